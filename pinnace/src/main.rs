@@ -1,0 +1,2 @@
+//! The `pinnace` binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! The target's store: incoming journal, catalogue, base, fold.

@@ -1,0 +1,1 @@
+//! From a sealed epoch to sealed frames: plan, read, compress, seal.

@@ -1,0 +1,1 @@
+//! Rigs of real devices and the tests that run on real kernels.

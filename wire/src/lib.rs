@@ -1,0 +1,1 @@
+//! Frames, their sealing, and the sans-I/O sessions of both ends.
