@@ -1,0 +1,309 @@
+//! One disk: what is active, what is in flight, and what is known about both.
+//!
+//! ```text
+//!   marks, harvests --> active --seal_epoch--> in flight --handle_ack--> gone
+//!                         ^                        |
+//!                         +------ handle_abort ----+
+//! ```
+//!
+//! Invariants:
+//! - a chunk leaves `active ∪ in flight` only by the acknowledgement of an epoch that held it;
+//! - `acked < epochs in flight < next_epoch`, rising from front to back;
+//! - the coverage of the active set is a gap until everything it must visit has been sealed.
+//!
+//! A gap makes every chunk active and starts a *pass*: segments are taken in disk order so that a
+//! busy region can't starve the rest, and once the pass has met the end of the disk the remainder
+//! is taken whole, which closes the gap.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use blocks::{
+    Bitmap, ByteLen, ChunkIndex, Coverage, Epoch, GapReason, Geometry, Mark, MonotonicNs,
+    SealedEpoch,
+};
+
+use crate::start::Start;
+
+#[cfg(test)]
+mod tests;
+
+/// What one sweep of the kernel's bitmap found and cleared.
+#[derive(Debug)]
+pub struct Harvest {
+    /// When the sweep began. Every mark older than this is in `chunks` or in an earlier harvest.
+    pub started: MonotonicNs,
+    /// The chunks that were set.
+    pub chunks: Bitmap,
+}
+
+/// How large an epoch may become.
+#[derive(Clone, Copy, Debug)]
+pub struct SealPolicy {
+    /// The largest segment of a seed or comparison.
+    pub segment: ByteLen,
+    /// A delta of at least this many thousandths of the disk becomes a comparison. Hyper-V
+    /// Replica's rule is 500.
+    pub dirty_threshold_permille: u16,
+}
+
+impl Default for SealPolicy {
+    fn default() -> Self {
+        Self { segment: ByteLen(256 << 20), dirty_threshold_permille: 500 }
+    }
+}
+
+/// The dirty set of one disk and the epochs cut from it.
+#[derive(Debug)]
+pub struct DiskTracker {
+    geometry: Geometry,
+    active: Bitmap,
+    coverage: Coverage,
+    /// Where the pass of an open gap goes on; `None` once it has met the end of the disk.
+    cursor: Option<ChunkIndex>,
+    in_flight: VecDeque<Flight>,
+    next_epoch: Epoch,
+    acked: Epoch,
+    last_harvest: MonotonicNs,
+    oldest_dirty: Option<MonotonicNs>,
+    sweep_due: bool,
+}
+
+#[derive(Debug)]
+struct Flight {
+    epoch: Epoch,
+    chunks: Bitmap,
+    coverage: Coverage,
+    oldest_dirty: Option<MonotonicNs>,
+}
+
+/// What an administrator is shown of one disk's tracking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrackerStatus {
+    /// Marked and not yet sealed.
+    pub active: ByteLen,
+    /// Sealed and not yet acknowledged.
+    pub in_flight: ByteLen,
+    /// What is known about the active set.
+    pub coverage: Coverage,
+    /// The newest acknowledged epoch.
+    pub acked: Epoch,
+    /// The age of the oldest write that the replica may lack.
+    pub lag: Duration,
+}
+
+impl DiskTracker {
+    /// A tracker of a disk of this geometry, with what `start` found.
+    pub fn new(geometry: Geometry, start: Start, now: MonotonicNs) -> Self {
+        let (active, coverage, acked) = match start {
+            Start::Gap(reason) => {
+                (Bitmap::full(geometry.chunks()), Coverage::Gap(reason), Epoch::NONE)
+            }
+            Start::Continue { pending, coverage, acked } => (pending, coverage, acked),
+        };
+        let oldest_dirty = (!active.is_empty()).then_some(now);
+        let cursor = matches!(coverage, Coverage::Gap(_)).then_some(ChunkIndex(0));
+        Self {
+            geometry,
+            active,
+            coverage,
+            cursor,
+            in_flight: VecDeque::new(),
+            next_epoch: acked.next(),
+            acked,
+            last_harvest: MonotonicNs(0),
+            oldest_dirty,
+            sweep_due: false,
+        }
+    }
+
+    /// Takes records of the ring. They make the dirty set and its age visible between harvests;
+    /// correctness never rests on them.
+    pub fn handle_events(&mut self, marks: &[Mark]) {
+        // A mark from before the last harvest is in that harvest: its bit was set before the
+        // record's time was taken. Counting it again would ship its chunks twice.
+        let fresh = self.last_harvest;
+        for mark in marks.iter().filter(|mark| mark.at >= fresh) {
+            self.active.insert_range(self.geometry.chunks_of(mark.extent));
+            self.note_dirty(mark.at);
+        }
+    }
+
+    /// Ring records were lost. No bit was: the next sweep of the bitmap finds them all.
+    pub fn handle_loss(&mut self) {
+        self.sweep_due = true;
+    }
+
+    /// Whether the kernel's bitmap should be swept although no epoch is due.
+    pub fn sweep_due(&self) -> bool {
+        self.sweep_due
+    }
+
+    /// Takes a sweep of the kernel's bitmap.
+    pub fn handle_harvest(&mut self, harvest: &Harvest) {
+        if !harvest.chunks.is_empty() {
+            // A bit without a record was set at some time since the harvest before.
+            let since = self.last_harvest;
+            self.note_dirty(if since == MonotonicNs(0) { harvest.started } else { since });
+        }
+        self.active.union_with(&harvest.chunks);
+        self.last_harvest = self.last_harvest.max(harvest.started);
+        self.sweep_due = false;
+    }
+
+    /// Writes may be missing from what was tracked: only a comparison of the whole disk helps.
+    ///
+    /// The caller must make the gap survive its own death (fill the pending bits) first.
+    pub fn handle_gap(&mut self, reason: GapReason, now: MonotonicNs) {
+        // A disk that was never replicated stays so: the seed visits every chunk anyway, and it
+        // starts over here.
+        if self.coverage != Coverage::Gap(GapReason::NeverReplicated) {
+            self.coverage = Coverage::Gap(reason);
+        }
+        self.active = Bitmap::full(self.geometry.chunks());
+        self.cursor = Some(ChunkIndex(0));
+        self.note_dirty(now);
+    }
+
+    /// Seals what is due, or nothing when no chunk is dirty.
+    ///
+    /// A seal takes a harvest, since the last one before a cut must come from the bitmap. A delta
+    /// takes everything; a gap is worked off in segments.
+    pub fn seal_epoch(&mut self, harvest: &Harvest, policy: SealPolicy) -> Option<SealedEpoch> {
+        self.handle_harvest(harvest);
+        if self.active.is_empty() && self.coverage == Coverage::Complete {
+            return None;
+        }
+        if self.coverage == Coverage::Complete && self.beyond_threshold(policy) {
+            self.handle_gap(GapReason::DirtyThreshold, harvest.started);
+        }
+        let coverage = self.coverage;
+        let chunks = self.take_due(policy);
+        let completes = self.active.is_empty();
+        if completes {
+            self.coverage = Coverage::Complete;
+            self.cursor = None;
+        }
+        let epoch = self.next_epoch;
+        self.next_epoch = epoch.next();
+        let oldest_dirty = if completes { self.oldest_dirty.take() } else { self.oldest_dirty };
+        self.in_flight.push_back(Flight { epoch, chunks: chunks.clone(), coverage, oldest_dirty });
+        Some(SealedEpoch::seal(epoch, chunks, coverage, completes))
+    }
+
+    /// Everything up to `epoch` is durable on the target. Answers with the chunks that nothing
+    /// outstanding holds any more: their pending bits may be dropped.
+    pub fn handle_ack(&mut self, epoch: Epoch) -> Bitmap {
+        let mut released = Bitmap::new(self.geometry.chunks());
+        while let Some(flight) = self.in_flight.pop_front_if(|flight| flight.epoch <= epoch) {
+            released.union_with(&flight.chunks);
+            self.acked = flight.epoch;
+        }
+        released.subtract(&self.active);
+        self.in_flight.iter().for_each(|flight| released.subtract(&flight.chunks));
+        released
+    }
+
+    /// Nothing in flight will be acknowledged: all of it is dirty again, and a gap that an epoch
+    /// in flight was to close is open again.
+    pub fn handle_abort(&mut self) {
+        while let Some(flight) = self.in_flight.pop_back() {
+            self.active.union_with(&flight.chunks);
+            if flight.coverage != Coverage::Complete {
+                self.coverage = flight.coverage;
+                let first = flight.chunks.runs().next().map(|run| run.start);
+                self.cursor = first.or(self.cursor).or(Some(ChunkIndex(0)));
+            }
+            if let Some(at) = flight.oldest_dirty {
+                self.note_dirty(at);
+            }
+        }
+    }
+
+    /// A session has opened, and the target says up to which epoch it is durable. Epochs of which
+    /// only the acknowledgement was lost are acknowledged, later ones are aborted; a replica that
+    /// is older than it had acknowledged is a gap. Answers as [`Self::handle_ack`].
+    pub fn handle_resume(&mut self, durable: Epoch, now: MonotonicNs) -> Bitmap {
+        let released = self.handle_ack(durable);
+        self.handle_abort();
+        if durable < self.acked {
+            self.handle_gap(GapReason::ReplicaBehind, now);
+        }
+        self.acked = durable;
+        self.next_epoch = self.next_epoch.max(durable.next());
+        released
+    }
+
+    /// The chunks that no acknowledged epoch holds: what a log must carry over a stop.
+    pub fn outstanding(&self) -> Bitmap {
+        let mut all = self.active.clone();
+        self.in_flight.iter().for_each(|flight| all.union_with(&flight.chunks));
+        all
+    }
+
+    /// What is known about everything outstanding: a gap stays one until the epoch that closes it
+    /// is acknowledged.
+    pub fn coverage(&self) -> Coverage {
+        let open = |flight: &&Flight| flight.coverage != Coverage::Complete;
+        self.in_flight.iter().find(open).map_or(self.coverage, |flight| flight.coverage)
+    }
+
+    /// How many epochs are sealed and not acknowledged.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// The newest acknowledged epoch.
+    pub fn acked(&self) -> Epoch {
+        self.acked
+    }
+
+    /// The shape of the disk.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// A summary for people and metrics.
+    pub fn status(&self, now: MonotonicNs) -> TrackerStatus {
+        let chunk = self.geometry.chunk().bytes();
+        let bytes = |chunks: u64| ByteLen((chunks * chunk).min(self.geometry.len().0));
+        let flights = self.in_flight.iter();
+        let oldest =
+            flights.clone().filter_map(|flight| flight.oldest_dirty).chain(self.oldest_dirty);
+        TrackerStatus {
+            active: bytes(self.active.count()),
+            in_flight: bytes(flights.map(|flight| flight.chunks.count()).sum()),
+            coverage: self.coverage(),
+            acked: self.acked,
+            lag: oldest.min().map_or(Duration::ZERO, |at| now.since(at)),
+        }
+    }
+
+    fn note_dirty(&mut self, at: MonotonicNs) {
+        self.oldest_dirty = Some(self.oldest_dirty.map_or(at, |oldest| oldest.min(at)));
+    }
+
+    fn beyond_threshold(&self, policy: SealPolicy) -> bool {
+        let permille = u64::from(policy.dirty_threshold_permille);
+        self.active.count() * 1000 >= self.geometry.chunks() * permille
+    }
+
+    /// Moves out of the active set what the next epoch holds.
+    fn take_due(&mut self, policy: SealPolicy) -> Bitmap {
+        let everything = self.geometry.chunks();
+        let Some(cursor) = self.cursor else {
+            return self.active.take(ChunkIndex(0), everything);
+        };
+        let limit = (policy.segment.0 / self.geometry.chunk().bytes()).max(1);
+        let segment = self.active.take(cursor, limit);
+        if segment.count() < limit {
+            // The end of the disk: what is left was marked behind the cursor, take all of it.
+            self.cursor = None;
+            let mut rest = self.active.take(ChunkIndex(0), everything);
+            rest.union_with(&segment);
+            return rest;
+        }
+        self.cursor = segment.runs().last().map(|run| run.end);
+        segment
+    }
+}
