@@ -1,1 +1,32 @@
 //! Rigs of real devices and the tests that run on real kernels.
+//!
+//! A [`Rig`] is a directory in memory that owns loop and zram disks, partitions, mounts and
+//! processes. Each is a guard that undoes itself when it is dropped, on a panic too; what a killed
+//! run leaves behind, the next rig sweeps. Nothing that a rig did not make is ever touched.
+//!
+//! Two oracles live here, both independent of the code under test: the [`WriteLog`], which the
+//! writers keep outside the device, and the comparison of whole images ([`Image`]).
+//!
+//! Needs root, and neither clang nor BPF.
+
+mod compare;
+mod daemon;
+mod devices;
+mod log;
+mod random;
+mod rig;
+mod stamp;
+mod workload;
+mod writers;
+
+pub use compare::{ChangedSectors, Difference, Image, first_difference};
+pub use daemon::{Daemon, DaemonSpec, pinnace_binary, query_json, wait_until};
+pub use devices::{
+    BlockDevice, DiskStatistics, Filesystem, LoopDisk, LoopSpec, Mounted, Partition, ZramDisk,
+};
+pub use log::{Issue, Outcome, Record, Ticket, WriteKind, WriteLog, monotonic_now};
+pub use random::Random;
+pub use rig::{Rig, SKIP_VARIABLE, sweep};
+pub use stamp::{Fill, Stamp, StampError};
+pub use workload::{Durable, FileWorkload, WorkloadReport};
+pub use writers::{After, Load, Method, Target, Writer, WriterReport};
