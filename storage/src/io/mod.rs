@@ -1,0 +1,8 @@
+//! The real implementations: the only place of this room that touches the operating system.
+
+mod block_device;
+mod directory;
+mod file;
+
+pub use block_device::{BlockDevice, BlockDeviceError};
+pub use directory::{FileStorage, LockError};
