@@ -77,6 +77,17 @@ struct Flight {
     oldest_dirty: Option<MonotonicNs>,
 }
 
+/// What the target says it holds when a session opens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Replica {
+    /// Nothing.
+    Empty,
+    /// Part of an initial synchronisation or of a comparison.
+    Partial,
+    /// A copy that follows.
+    Follows,
+}
+
 /// What an administrator is shown of one disk's tracking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrackerStatus {
@@ -222,16 +233,35 @@ impl DiskTracker {
 
     /// A session has opened, and the target says up to which epoch it is durable. Epochs of which
     /// only the acknowledgement was lost are acknowledged, later ones are aborted; a replica that
-    /// is older than it had acknowledged is a gap. Answers as [`Self::handle_ack`].
-    pub fn handle_resume(&mut self, durable: Epoch, now: MonotonicNs) -> Bitmap {
+    /// holds less than it had acknowledged is a gap. Answers as [`Self::handle_ack`].
+    pub fn handle_resume(&mut self, durable: Epoch, replica: Replica, now: MonotonicNs) -> Bitmap {
         let released = self.handle_ack(durable);
         self.handle_abort();
-        if durable < self.acked {
-            self.handle_gap(GapReason::ReplicaBehind, now);
+        match (self.coverage, replica) {
+            (_, Replica::Empty) => self.reopen_gap(GapReason::NeverReplicated, durable, now),
+            (Coverage::Complete, Replica::Partial) => {
+                self.handle_gap(GapReason::ReplicaBehind, now);
+            }
+            // The agent died before it saw the seed acknowledged. Tracking went on, so what is
+            // still outstanding is all there is.
+            (Coverage::Gap(GapReason::NeverReplicated), Replica::Follows) => {
+                self.coverage = Coverage::Complete;
+                self.cursor = None;
+            }
+            _ if durable < self.acked => self.handle_gap(GapReason::ReplicaBehind, now),
+            _ => {}
         }
         self.acked = durable;
         self.next_epoch = self.next_epoch.max(durable.next());
         released
+    }
+
+    /// Starts an initial synchronisation over, unless one has only just begun.
+    fn reopen_gap(&mut self, reason: GapReason, durable: Epoch, now: MonotonicNs) {
+        if self.coverage != Coverage::Gap(reason) || durable < self.acked {
+            self.coverage = Coverage::Gap(reason);
+            self.handle_gap(reason, now);
+        }
     }
 
     /// The chunks that no acknowledged epoch holds: what a log must carry over a stop.

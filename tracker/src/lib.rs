@@ -12,4 +12,4 @@ pub mod hrl;
 pub mod start;
 
 pub use crosscheck::{CrossCheck, Reading, Verdict};
-pub use disk::{DiskTracker, Harvest, SealPolicy, TrackerStatus};
+pub use disk::{DiskTracker, Harvest, Replica, SealPolicy, TrackerStatus};

@@ -132,7 +132,7 @@ fn a_lost_acknowledgement_is_made_good_when_the_session_resumes() {
     let mut tracker = following();
     tracker.seal_epoch(&harvest(10, [1]), POLICY).unwrap();
     tracker.seal_epoch(&harvest(20, [2]), POLICY).unwrap();
-    let released = tracker.handle_resume(Epoch(5), MonotonicNs(30));
+    let released = tracker.handle_resume(Epoch(5), Replica::Follows, MonotonicNs(30));
     assert_eq!(content(&released), [1].into());
     assert_eq!(content(&tracker.outstanding()), [2].into());
     assert_eq!(tracker.coverage(), Coverage::Complete);
@@ -141,10 +141,33 @@ fn a_lost_acknowledgement_is_made_good_when_the_session_resumes() {
 #[test]
 fn a_replica_older_than_it_acknowledged_is_compared() {
     let mut tracker = following();
-    tracker.handle_resume(Epoch(3), MonotonicNs(30));
+    tracker.handle_resume(Epoch(3), Replica::Follows, MonotonicNs(30));
     assert_eq!(tracker.coverage(), Coverage::Gap(GapReason::ReplicaBehind));
     let sealed = tracker.seal_epoch(&harvest(40, []), POLICY).unwrap();
     assert_eq!(sealed.epoch(), Epoch(5), "epochs rise although the replica fell back");
+}
+
+#[test]
+fn a_replica_that_lost_everything_is_seeded_again() {
+    let mut tracker = following();
+    tracker.handle_resume(Epoch::NONE, Replica::Empty, MonotonicNs(30));
+    assert_eq!(tracker.coverage(), Coverage::Gap(GapReason::NeverReplicated));
+    assert_eq!(tracker.outstanding().count(), CHUNKS);
+}
+
+#[test]
+fn a_seed_whose_last_acknowledgement_was_lost_with_the_agent_is_not_repeated() {
+    let start = Start::Continue {
+        pending: chunks([4, 5]),
+        coverage: Coverage::Gap(GapReason::NeverReplicated),
+        acked: Epoch(4),
+    };
+    let mut tracker = DiskTracker::new(geometry(), start, MonotonicNs(1));
+    tracker.handle_resume(Epoch(5), Replica::Follows, MonotonicNs(30));
+    let sealed = tracker.seal_epoch(&harvest(40, [9]), POLICY).unwrap();
+    assert!(matches!(sealed, SealedEpoch::Delta(_)));
+    assert_eq!(content(sealed.chunks()), [4, 5, 9].into());
+    assert_eq!(sealed.epoch(), Epoch(6));
 }
 
 #[derive(Clone, Debug)]
@@ -168,6 +191,19 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
+struct Sent {
+    epoch: Epoch,
+    completes: bool,
+    read: Vec<(u64, u64)>,
+}
+
+impl Sent {
+    fn apply(&self, replica: &mut [u64], state: &mut Replica) {
+        self.read.iter().for_each(|(c, v)| replica[usize::try_from(*c).unwrap()] = *v);
+        *state = if self.completes { Replica::Follows } else { Replica::Partial };
+    }
+}
+
 proptest! {
     /// Promise 4, against the obvious model: a disk of version numbers, a replica that applies
     /// acknowledged epochs, and a kernel that keeps the pending bits. Whatever differs between
@@ -179,7 +215,8 @@ proptest! {
         let mut replica = disk.clone();
         let mut kernel = BTreeSet::new();
         let mut pending = BTreeSet::new();
-        let mut flights: Vec<(Epoch, Vec<(u64, u64)>)> = Vec::new();
+        let mut flights: Vec<Sent> = Vec::new();
+        let mut state = Replica::Follows;
         let mut durable = Epoch(4);
         for (now, step) in (10u64..).zip(steps) {
             let mut released = None;
@@ -195,24 +232,24 @@ proptest! {
                         pending.extend(content(sealed.chunks()));
                         let read = content(sealed.chunks()).into_iter();
                         let read = read.map(|c| (c, disk[usize::try_from(c).unwrap()])).collect();
-                        flights.push((sealed.epoch(), read));
+                        flights.push(Sent { epoch: sealed.epoch(), completes: sealed.completes(), read });
                     }
                 }
                 Step::Ack(n) if n < flights.len() => {
-                    for (epoch, read) in flights.drain(..=n) {
-                        read.iter().for_each(|(c, v)| replica[usize::try_from(*c).unwrap()] = *v);
-                        durable = epoch;
+                    for sent in flights.drain(..=n) {
+                        sent.apply(&mut replica, &mut state);
+                        durable = sent.epoch;
                     }
                     released = Some(tracker.handle_ack(durable));
                 }
                 Step::Resume(n) => {
                     // The target made the first n durable, and the acknowledgements were lost.
-                    for (epoch, read) in flights.drain(..n.min(flights.len())) {
-                        read.iter().for_each(|(c, v)| replica[usize::try_from(*c).unwrap()] = *v);
-                        durable = epoch;
+                    for sent in flights.drain(..n.min(flights.len())) {
+                        sent.apply(&mut replica, &mut state);
+                        durable = sent.epoch;
                     }
                     flights.clear();
-                    released = Some(tracker.handle_resume(durable, MonotonicNs(now)));
+                    released = Some(tracker.handle_resume(durable, state, MonotonicNs(now)));
                 }
                 Step::Ack(_) => {}
                 Step::Abort => {
