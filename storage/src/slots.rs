@@ -99,7 +99,8 @@ impl SlotFile {
         let new = path.parent().join(&format!("{}.new", path.name()));
         let file = storage.open(&new, OpenMode::Create)?;
         let slot = encode(tag, 1, record)?;
-        file.set_len(blocks::ByteLen(2 * SLOT_LEN as u64))?;
+        // Both slots are written, so that later changes need no room of the file system.
+        file.write_at(slot_offset(0), &[0; SLOT_LEN])?;
         file.write_at(slot_offset(1), &slot)?;
         publish(storage, file.as_ref(), &new, path)?;
         Ok(Self { file, tag, state: State::Written { sequence: 1 } })
