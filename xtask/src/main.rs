@@ -1,2 +1,68 @@
-//! Development tasks. `cargo xtask --help` lists them.
-fn main() {}
+//! Development tasks: `cargo xtask --help` lists them.
+//!
+//! The only door to set-up, checks, tests, the demo and benchmarks. Needs nothing but cargo and a
+//! C linker itself; what a task needs beyond that, it lists, asks for, and installs.
+
+mod bench;
+mod check;
+mod ci;
+mod command;
+mod demo;
+mod machine;
+mod packages;
+mod setup;
+mod test;
+mod totals;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Development tasks of Pinnace", version)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Install what building, the demo and the tests need.
+    Setup(Consent),
+    /// Run the main job on disks made for it: protect, write, lose the machine, recover.
+    Demo(Consent),
+    /// Run all tests.
+    Test(Consent),
+    /// Check formatting, lints and licences.
+    Check,
+    /// Measure, against other tools where there are any.
+    Bench(Consent),
+    /// What continuous integration runs: checks, the demo, all tests.
+    Ci(Consent),
+}
+
+/// Whether packages may be installed without a question.
+#[derive(Args, Clone, Copy)]
+struct Consent {
+    /// Install missing packages without asking.
+    #[arg(long)]
+    yes: bool,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().task {
+        Task::Setup(consent) => setup::run(packages::Purpose::Test, consent),
+        Task::Demo(consent) => demo::run(consent),
+        Task::Test(consent) => test::run(consent),
+        Task::Check => check::run(),
+        Task::Bench(consent) => bench::run(consent),
+        Task::Ci(consent) => ci::run(consent),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

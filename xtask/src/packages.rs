@@ -1,0 +1,195 @@
+//! What the tasks need beside cargo: by what it is recognised, and the packages that bring it.
+//!
+//! Recognised by file and not by package, so that what was installed in another way counts too.
+
+use std::path::Path;
+
+use crate::{
+    command::{is_installed, is_installed_by_version},
+    machine,
+};
+
+/// What something is needed for. Each purpose needs what those before it need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Purpose {
+    /// Building the product and running the demo.
+    Demo,
+    /// Running all tests.
+    Test,
+    /// Measuring, against other tools.
+    Bench,
+}
+
+/// Something that has to be there.
+#[derive(Debug)]
+pub(crate) struct Need {
+    purpose: Purpose,
+    probe: Probe,
+    /// Why, in a few words.
+    pub(crate) why: &'static str,
+    apt: &'static str,
+    dnf: &'static str,
+}
+
+/// How to see that something is there.
+#[derive(Debug)]
+enum Probe {
+    /// A program of this name.
+    Program(&'static str),
+    /// A program, also under a name with its version (`clang-19`).
+    Versioned(&'static str),
+    /// A program that loads kernel modules, unless what they bring is there already.
+    Loader(&'static str),
+    /// A header below `/usr/include`.
+    Header(&'static str),
+    /// A library for linking.
+    Library(&'static str),
+}
+
+/// The package managers that are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manager {
+    /// Debian, Ubuntu.
+    Apt,
+    /// Fedora.
+    Dnf,
+}
+
+/// One need, by its purpose, its probe, its reason, and its packages.
+macro_rules! need {
+    ($purpose:ident, $probe:ident($name:literal), $why:literal, $apt:literal, $dnf:literal) => {
+        Need {
+            purpose: Purpose::$purpose,
+            probe: Probe::$probe($name),
+            why: $why,
+            apt: $apt,
+            dnf: $dnf,
+        }
+    };
+}
+
+const NEEDS: &[Need] = &[
+    need!(Demo, Program("cc"), "C compiler", "build-essential", "gcc"),
+    need!(Demo, Program("make"), "builds libbpf", "build-essential", "make"),
+    need!(Demo, Program("pkg-config"), "builds libbpf", "pkg-config", "pkgconf-pkg-config"),
+    need!(Demo, Versioned("clang"), "compiles BPF programs", "clang", "clang"),
+    need!(Demo, Header("libelf.h"), "libbpf reads ELF", "libelf-dev", "elfutils-libelf-devel"),
+    need!(
+        Demo,
+        Library("libelf.a"),
+        "libbpf is linked statically",
+        "libelf-dev",
+        "elfutils-libelf-devel-static"
+    ),
+    need!(Demo, Header("zlib.h"), "libelf unpacks", "zlib1g-dev", "zlib-ng-compat-devel"),
+    need!(
+        Demo,
+        Library("libz.a"),
+        "libbpf is linked statically",
+        "zlib1g-dev",
+        "zlib-ng-compat-static"
+    ),
+    need!(Demo, Program("lsblk"), "finds disks", "util-linux", "util-linux"),
+    need!(Demo, Loader("modprobe"), "loads loop and zram", "kmod", "kmod"),
+    need!(Demo, Program("mkfs.ext4"), "makes file systems", "e2fsprogs", "e2fsprogs"),
+    need!(Test, Program("mkfs.xfs"), "makes file systems", "xfsprogs", "xfsprogs"),
+    need!(Bench, Program("fio"), "makes load", "fio", "fio"),
+    need!(Bench, Program("nbdkit"), "is measured against", "nbdkit", "nbdkit"),
+    need!(Bench, Program("nbdcopy"), "is measured against", "libnbd-bin", "libnbd"),
+    need!(Bench, Program("rsync"), "is measured against", "rsync", "rsync"),
+    need!(Bench, Program("nc"), "is measured against", "netcat-openbsd", "netcat"),
+    need!(Bench, Program("zstd"), "is measured against", "zstd", "zstd"),
+];
+
+const LIBRARY_DIRECTORIES: &[&str] = &[
+    "/usr/lib/x86_64-linux-gnu",
+    "/usr/lib/aarch64-linux-gnu",
+    "/usr/lib64",
+    "/usr/lib",
+    "/usr/local/lib",
+];
+
+/// What is needed for `purpose` and is not there.
+pub(crate) fn missing(purpose: Purpose) -> Vec<&'static Need> {
+    NEEDS.iter().filter(|need| need.purpose <= purpose && !need.probe.is_there()).collect()
+}
+
+/// The packages that bring `needs`, each once.
+pub(crate) fn packages(needs: &[&'static Need], manager: Manager) -> Vec<&'static str> {
+    let mut packages: Vec<_> = needs.iter().map(|need| need.package(manager)).collect();
+    packages.sort_unstable();
+    packages.dedup();
+    packages
+}
+
+impl Manager {
+    /// The manager of this machine, if it is known.
+    pub(crate) fn of_this_machine() -> Option<Self> {
+        if is_installed("apt-get") {
+            return Some(Self::Apt);
+        }
+        is_installed("dnf").then_some(Self::Dnf)
+    }
+}
+
+impl Need {
+    /// What is looked for.
+    pub(crate) fn name(&self) -> &'static str {
+        match self.probe {
+            Probe::Program(name)
+            | Probe::Versioned(name)
+            | Probe::Loader(name)
+            | Probe::Header(name)
+            | Probe::Library(name) => name,
+        }
+    }
+
+    /// The package that brings it.
+    pub(crate) fn package(&self, manager: Manager) -> &'static str {
+        match manager {
+            Manager::Apt => self.apt,
+            Manager::Dnf => self.dnf,
+        }
+    }
+}
+
+impl Probe {
+    fn is_there(&self) -> bool {
+        let below = |directory: &str, name| Path::new(directory).join(name).exists();
+        match self {
+            Self::Program(name) => is_installed(name),
+            Self::Versioned(name) => is_installed(name) || is_installed_by_version(name),
+            Self::Loader(name) => is_installed(name) || machine::makes_disks(),
+            Self::Header(name) => below("/usr/include", name) || below("/usr/local/include", name),
+            Self::Library(name) => LIBRARY_DIRECTORIES.iter().any(|path| below(path, name)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packages_are_listed_once() {
+        let all: Vec<_> = NEEDS.iter().collect();
+        let packages = packages(&all, Manager::Apt);
+        let count = |name| packages.iter().filter(|package| **package == name).count();
+        assert_eq!((count("build-essential"), count("libelf-dev"), count("fio")), (1, 1, 1));
+    }
+
+    #[test]
+    fn a_demo_needs_less_than_tests_and_tests_less_than_benchmarks() {
+        let needs = |purpose| NEEDS.iter().filter(|need| need.purpose <= purpose).count();
+        assert!(needs(Purpose::Demo) < needs(Purpose::Test));
+        assert!(needs(Purpose::Test) < needs(Purpose::Bench));
+    }
+
+    #[test]
+    fn what_is_not_there_is_seen() {
+        assert!(!Probe::Program("no-such-program-here").is_there());
+        assert!(!Probe::Header("no/such/header.h").is_there());
+        assert!(!Probe::Library("libnosuch.a").is_there());
+        assert!(Probe::Program("sh").is_there());
+    }
+}
