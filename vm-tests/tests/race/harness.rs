@@ -1,0 +1,159 @@
+//! Writers at full speed on a small disk against a harvest that keeps a copy of it.
+//!
+//! After each round the writers stop, the rest is harvested, and the copy is compared with the
+//! disk. A chunk that differs was lost: no mark will ever bring it. Rounds are short, because a
+//! lost chunk is found only if nobody writes it again.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::{FileExt, OpenOptionsExt},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result};
+use blocks::{Bitmap, ByteLen, ChunkSize, Geometry};
+use memmap2::MmapMut;
+use vm_tests::{
+    After, BlockDevice, Image, Load, Method, Rig, Target, WriteLog, Writer, WriterReport,
+};
+
+const WRITERS: u32 = 4;
+const ROUND: Duration = Duration::from_millis(15);
+/// More than a round's writers can do.
+const LOG_CAPACITY: usize = 200_000;
+
+/// What a tracker offers to a harvest.
+pub(crate) trait Tracking {
+    /// The chunks that are marked now; they stay marked.
+    fn marked(&mut self) -> Result<Bitmap>;
+
+    /// Clears the marks of exactly these chunks.
+    fn clear(&mut self, chunks: &Bitmap) -> Result<()>;
+}
+
+/// What a harvest does with a mark.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// Right: a write after the read marks its chunk again.
+    ClearThenRead,
+    /// Wrong: it clears the mark of a write that came after the read.
+    ReadThenClear,
+}
+
+/// What came of a race.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Outcome {
+    pub(crate) writes: u64,
+    pub(crate) harvested: u64,
+    pub(crate) stale: u64,
+}
+
+/// Races for so long.
+pub(crate) fn race(
+    rig: &Rig,
+    device: &BlockDevice,
+    tracking: &mut dyn Tracking,
+    order: Order,
+    time: Duration,
+) -> Result<Outcome> {
+    let mut harvest = Harvest::new(device, order)?;
+    let mut outcome = Outcome::default();
+    let started = Instant::now();
+    let mut seed = 0;
+    while started.elapsed() < time {
+        seed += u64::from(WRITERS);
+        outcome.writes += round(rig, device, &mut || harvest.run(tracking), seed)?;
+        harvest.run(tracking)?;
+        outcome.stale += harvest.repair_stale()?;
+    }
+    outcome.harvested = harvest.chunks;
+    Ok(outcome)
+}
+
+/// Starts the writers, harvests until they are done; how many writes they did.
+fn round(
+    rig: &Rig,
+    device: &BlockDevice,
+    harvest: &mut dyn FnMut() -> Result<()>,
+    seed: u64,
+) -> Result<u64> {
+    let path = rig.fresh("race-log");
+    let log = Arc::new(WriteLog::create(&path, LOG_CAPACITY)?);
+    let target = Target::whole(0, device);
+    let mut writers = Vec::new();
+    for stream in 0..WRITERS {
+        let load = Load {
+            method: Method::Direct,
+            seed: seed + u64::from(stream),
+            smallest: ByteLen(4096),
+            largest: ByteLen(8192),
+            after: After::Elapsed(ROUND),
+        };
+        writers.push(Writer::start(&target, stream, load, &log)?);
+    }
+    let started = Instant::now();
+    while started.elapsed() < ROUND {
+        harvest()?;
+    }
+    let reports = writers.into_iter().map(Writer::finish).collect::<Result<Vec<WriterReport>>>()?;
+    fs::remove_file(&path).context("removing a log")?;
+    Ok(reports.iter().map(|report| report.writes).sum())
+}
+
+struct Harvest {
+    order: Order,
+    device: BlockDevice,
+    geometry: Geometry,
+    disk: File,
+    copy: Vec<u8>,
+    buffer: MmapMut,
+    chunks: u64,
+}
+
+impl Harvest {
+    fn new(device: &BlockDevice, order: Order) -> Result<Self> {
+        let geometry = device.geometry(ChunkSize::DEFAULT)?;
+        let direct = nix::libc::O_DIRECT;
+        let disk = File::options().read(true).custom_flags(direct).open(device.path());
+        let disk = disk.context("opening the disk")?;
+        let copy = Image::read(device.path())?.bytes().to_vec();
+        let buffer = MmapMut::map_anon(copy.len()).context("memory for reads")?;
+        Ok(Self { order, device: device.clone(), geometry, disk, copy, buffer, chunks: 0 })
+    }
+
+    fn run(&mut self, tracking: &mut dyn Tracking) -> Result<()> {
+        let marked = tracking.marked()?;
+        if self.order == Order::ClearThenRead {
+            tracking.clear(&marked)?;
+        }
+        self.read(&marked)?;
+        if self.order == Order::ReadThenClear {
+            tracking.clear(&marked)?;
+        }
+        self.chunks += marked.count();
+        Ok(())
+    }
+
+    fn read(&mut self, chunks: &Bitmap) -> Result<()> {
+        for run in chunks.runs() {
+            let extent = self.geometry.extent_of(run);
+            let start = usize::try_from(extent.start.bytes())?;
+            let end = usize::try_from(extent.end().bytes())?;
+            let buffer = &mut self.buffer[start..end];
+            self.disk.read_exact_at(buffer, extent.start.bytes()).context("reading the disk")?;
+            self.copy[start..end].copy_from_slice(buffer);
+        }
+        Ok(())
+    }
+
+    /// Counts the chunks in which the copy differs, and mends them for the next round.
+    fn repair_stale(&mut self) -> Result<u64> {
+        let image = Image::read(self.device.path())?;
+        let chunk = usize::try_from(self.geometry.chunk().bytes())?;
+        let pairs = self.copy.chunks(chunk).zip(image.bytes().chunks(chunk));
+        let stale = pairs.filter(|(copy, disk)| copy != disk).count();
+        self.copy.copy_from_slice(image.bytes());
+        Ok(stale as u64)
+    }
+}
