@@ -17,7 +17,7 @@ const CONTROL: &str = "/sys/class/zram-control";
 pub struct ZramDisk {
     device: BlockDevice,
     number: u32,
-    _record: Recorded,
+    record: Option<Recorded>,
 }
 
 impl ZramDisk {
@@ -36,7 +36,7 @@ impl ZramDisk {
             let path = format!("/sys/block/zram{number}/disksize");
             fs::write(&path, len.0.to_string()).with_context(|| format!("writing {path}"))?;
             let device = BlockDevice::open_whole(&format!("zram{number}"))?;
-            Ok(Self { device, number, _record: record })
+            Ok(Self { device, number, record: Some(record) })
         });
         if sized.is_err() {
             remove(number)?;
@@ -57,6 +57,8 @@ impl Drop for ZramDisk {
     fn drop(&mut self) {
         if let Err(error) = remove(self.number) {
             eprintln!("{error:#}");
+            // The record stays, and with it the rig, for the sweep after this process.
+            std::mem::forget(self.record.take());
         }
     }
 }

@@ -25,11 +25,8 @@ const LOG_CAPACITY: usize = 200_000;
 
 /// What a tracker offers to a harvest.
 pub(crate) trait Tracking {
-    /// The chunks that are marked now; they stay marked.
-    fn marked(&mut self) -> Result<Bitmap>;
-
-    /// Clears the marks of exactly these chunks.
-    fn clear(&mut self, chunks: &Bitmap) -> Result<()>;
+    /// Takes the marks: the chunks that were marked until now and are no longer.
+    fn take(&mut self) -> Result<Bitmap>;
 }
 
 /// What a harvest does with a mark.
@@ -37,7 +34,7 @@ pub(crate) trait Tracking {
 pub(crate) enum Order {
     /// Right: a write after the read marks its chunk again.
     ClearThenRead,
-    /// Wrong: it clears the mark of a write that came after the read.
+    /// Wrong: it clears the marks of writes that came after the read.
     ReadThenClear,
 }
 
@@ -108,6 +105,9 @@ struct Harvest {
     disk: File,
     copy: Vec<u8>,
     buffer: MmapMut,
+    /// Marked, and not yet read.
+    left: Bitmap,
+    /// How many were read.
     chunks: u64,
 }
 
@@ -119,19 +119,23 @@ impl Harvest {
         let disk = disk.context("opening the disk")?;
         let copy = Image::read(device.path())?.bytes().to_vec();
         let buffer = MmapMut::map_anon(copy.len()).context("memory for reads")?;
-        Ok(Self { order, device: device.clone(), geometry, disk, copy, buffer, chunks: 0 })
+        let left = Bitmap::new(geometry.chunks());
+        let device = device.clone();
+        Ok(Self { order, device, geometry, disk, copy, buffer, left, chunks: 0 })
     }
 
     fn run(&mut self, tracking: &mut dyn Tracking) -> Result<()> {
-        let marked = tracking.marked()?;
-        if self.order == Order::ClearThenRead {
-            tracking.clear(&marked)?;
-        }
-        self.read(&marked)?;
+        let mut chunks = tracking.take()?;
+        chunks.union_with(&self.left);
+        self.read(&chunks)?;
+        self.left = Bitmap::new(self.geometry.chunks());
         if self.order == Order::ReadThenClear {
-            tracking.clear(&marked)?;
+            // What clearing only now amounts to: marks that were set meanwhile go unread, for the
+            // chunks that were read. The others stay for the next harvest.
+            self.left = tracking.take()?;
+            self.left.subtract(&chunks);
         }
-        self.chunks += marked.count();
+        self.chunks += chunks.count();
         Ok(())
     }
 

@@ -60,19 +60,12 @@ impl IssueOnly {
 }
 
 impl Tracking for IssueOnly {
-    fn marked(&mut self) -> Result<Bitmap> {
-        let mut marked = Bitmap::new(self.geometry.chunks());
+    fn take(&mut self) -> Result<Bitmap> {
+        let mut taken = Bitmap::new(self.geometry.chunks());
         for index in 0..self.geometry.chunks().div_ceil(64) {
-            marked.insert_word(index, self.word(index).load(Ordering::SeqCst));
+            taken.insert_word(index, self.word(index).swap(0, Ordering::SeqCst));
         }
-        Ok(marked)
-    }
-
-    fn clear(&mut self, chunks: &Bitmap) -> Result<()> {
-        for (index, bits) in chunks.words() {
-            self.word(index).fetch_and(!bits, Ordering::SeqCst);
-        }
-        Ok(())
+        Ok(taken)
     }
 }
 
