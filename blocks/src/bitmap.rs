@@ -143,6 +143,11 @@ impl Bitmap {
         Runs { bitmap: self, next: 0 }
     }
 
+    /// The first chunk of the set at or after `from`.
+    pub fn first_from(&self, from: ChunkIndex) -> Option<ChunkIndex> {
+        self.find(from.0, true).map(ChunkIndex)
+    }
+
     /// Moves up to `limit` chunks out, the first ones at or after `from`.
     pub fn take(&mut self, from: ChunkIndex, limit: u64) -> Self {
         let mut taken = Self::new(self.len);

@@ -94,6 +94,10 @@ proptest! {
         prop_assert_eq!(bitmap.is_empty(), model.is_empty());
         let from_runs: BTreeSet<u64> = bitmap.runs().flat_map(|run| run.start.0..run.end.0).collect();
         prop_assert_eq!(&from_runs, &model);
+        for from in [0, 1, 63, 64, len / 2, len, len + 1] {
+            let first = bitmap.first_from(ChunkIndex(from)).map(|chunk| chunk.0);
+            prop_assert_eq!(first, model.range(from..).next().copied());
+        }
         let mut rebuilt = Bitmap::new(len);
         bitmap.words().for_each(|(index, bits)| rebuilt.insert_word(index, bits));
         prop_assert!(rebuilt == bitmap, "one content has one form");

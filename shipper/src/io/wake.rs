@@ -1,0 +1,124 @@
+//! Waking the reader while it sleeps in the kernel.
+//!
+//! A pipe, whose readable end the ring watches; it is written to only if the reader sleeps, so
+//! that a wake-up costs nothing while there is work.
+//!
+//! No wake-up is lost: a waker sets `notified` before it looks at `asleep`, the sleeper sets
+//! `asleep` before it looks at `notified`, and all four are sequentially consistent. So either
+//! the sleeper sees the notice, or the waker sees the sleeper.
+
+use std::{
+    io::{self, PipeReader, PipeWriter, Read, Write},
+    os::fd::{AsFd, BorrowedFd},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+};
+
+#[derive(Debug, Default)]
+struct State {
+    notified: AtomicBool,
+    asleep: AtomicBool,
+}
+
+/// Wakes the reader.
+#[derive(Clone, Debug)]
+pub(crate) struct Waker {
+    state: Arc<State>,
+    pipe: Arc<PipeWriter>,
+}
+
+/// The reader's end.
+#[derive(Debug)]
+pub(crate) struct Sleeper {
+    state: Arc<State>,
+    pipe: PipeReader,
+}
+
+pub(crate) fn pair() -> io::Result<(Waker, Sleeper)> {
+    let (reader, writer) = io::pipe()?;
+    let state = Arc::new(State::default());
+    let waker = Waker { state: Arc::clone(&state), pipe: Arc::new(writer) };
+    Ok((waker, Sleeper { state, pipe: reader }))
+}
+
+impl Waker {
+    /// Makes the reader look for work again, now or when it would next fall asleep.
+    pub(crate) fn wake(&self) {
+        self.state.notified.store(true, SeqCst);
+        if self.state.asleep.swap(false, SeqCst) {
+            // It holds at most one byte for each time the reader fell asleep, and the reader
+            // empties it, so this does not block. It fails only if the reader is gone.
+            let _ = (&*self.pipe).write(&[0]);
+        }
+    }
+}
+
+impl Sleeper {
+    /// Forgets earlier wake-ups: to be called before looking for work.
+    pub(crate) fn begin_round(&self) {
+        self.state.notified.store(false, SeqCst);
+    }
+
+    /// Says that the reader is about to sleep, and whether it may: not if it was woken since the
+    /// round began.
+    pub(crate) fn may_sleep(&self) -> bool {
+        self.state.asleep.store(true, SeqCst);
+        if self.state.notified.load(SeqCst) {
+            self.state.asleep.store(false, SeqCst);
+            return false;
+        }
+        true
+    }
+
+    /// Says that the reader is awake.
+    pub(crate) fn awake(&self) {
+        self.state.asleep.store(false, SeqCst);
+    }
+
+    /// Empties the pipe, which is readable.
+    pub(crate) fn drain(&mut self) -> io::Result<()> {
+        self.pipe.read(&mut [0; 64]).map(drop)
+    }
+}
+
+impl AsFd for Sleeper {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::thread;
+
+    #[test]
+    fn no_wake_up_is_lost() {
+        let (waker, mut sleeper) = pair().unwrap();
+        let work = Arc::new(std::sync::atomic::AtomicU64::new(0));
+        const ROUNDS: u64 = 20_000;
+        let producer = thread::spawn({
+            let work = Arc::clone(&work);
+            move || {
+                for _ in 0..ROUNDS {
+                    work.fetch_add(1, SeqCst);
+                    waker.wake();
+                }
+                waker
+            }
+        });
+        let mut done = 0;
+        while done < ROUNDS {
+            sleeper.begin_round();
+            done = work.load(SeqCst);
+            if done < ROUNDS && sleeper.may_sleep() {
+                // Would hang here for ever if a wake-up were lost.
+                sleeper.drain().unwrap();
+            }
+            sleeper.awake();
+        }
+        drop(producer.join().unwrap());
+    }
+}
