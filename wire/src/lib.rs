@@ -8,6 +8,7 @@
 //!   frames of one epoch together.
 //! - [`Sealer`], [`Opener`], [`DataKey`]: encryption of frames, the same in transit and at rest.
 //! - [`message`]: the control stream. [`enroll`]: the messages that admit a new machine.
+//! - [`session`]: who may say what when, on either end.
 //! - [`CloseCode`]: the registry of reasons.
 //!
 //! Nothing from a peer panics or is allocated for before its length was checked.
@@ -21,6 +22,7 @@ pub mod message;
 mod open;
 mod seal;
 mod secret;
+pub mod session;
 mod text;
 mod token;
 
@@ -34,6 +36,7 @@ pub use message::{AgentMessage, MessageDecoder, MessageError, TargetMessage};
 pub use open::{OpenError, OpenedFrame, Opener};
 pub use seal::{EpochLink, FRAMES_PER_SEALER_MAX, FrameBuffer, FrameSpec, SealError, Sealer};
 pub use secret::{RandomError, Secret};
+pub use session::{SourceSession, TargetSession};
 pub use text::{Text, TextError};
 pub use token::{Token, TokenError, TokenId, TokenSecret};
 

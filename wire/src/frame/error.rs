@@ -1,5 +1,7 @@
 //! Why bytes are no frame.
 
+use crate::close::Reason;
+
 /// Why bytes are no frame that this version can keep.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum FrameError {
@@ -47,6 +49,22 @@ pub enum FrameError {
         /// How many there had to be.
         needed: usize,
     },
+}
+
+impl FrameError {
+    /// What to close the connection with.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Version(_) => Reason::VersionMismatch,
+            Self::TooLarge { .. } => Reason::TooLarge,
+            Self::Magic
+            | Self::Checksum(_)
+            | Self::Field { .. }
+            | Self::Lengths(_)
+            | Self::Extent { .. }
+            | Self::Truncated { .. } => Reason::BadFrame,
+        }
+    }
 }
 
 /// A part of a frame with a checksum of its own.

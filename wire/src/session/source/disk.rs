@@ -1,0 +1,158 @@
+//! An open disk as the source sees it: its epochs in flight and its open requests.
+//!
+//! Invariants: `durable <= newest`; every epoch in flight is in `durable + 1..=newest`; at most
+//! [`EPOCHS_IN_FLIGHT_MAX`] of them.
+
+use std::collections::BTreeMap;
+
+use blocks::{ByteLen, Epoch, Geometry};
+
+use super::SourceError;
+use crate::COMPARE_BLOCK;
+use crate::message::{HASH_COUNT_MAX, Hashes, RequestId};
+use crate::session::{EPOCHS_IN_FLIGHT_MAX, HASH_REQUESTS_MAX, Violation};
+
+#[derive(Debug)]
+pub(super) struct OpenDisk {
+    /// Blocks of the disk that have a hash.
+    blocks: u64,
+    /// The newest epoch the target said is durable.
+    durable: Epoch,
+    /// The highest number used.
+    newest: Epoch,
+    in_flight: BTreeMap<Epoch, InFlight>,
+    requests: BTreeMap<RequestId, Asked>,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    follows: Epoch,
+    /// Bytes sent that no credit came back for.
+    unconsumed: u64,
+    fate: Fate,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fate {
+    /// On its way.
+    Sent,
+    /// Given up; the target may have committed it before it heard.
+    Aborting,
+    /// Built on an epoch that failed: it will fail too.
+    Doomed,
+}
+
+#[derive(Debug)]
+struct Asked {
+    first_block: u64,
+    count: u32,
+}
+
+impl OpenDisk {
+    pub(super) fn new(geometry: Geometry, durable: Epoch) -> Self {
+        let blocks = geometry.len().0.div_ceil(COMPARE_BLOCK.0);
+        let (in_flight, requests) = (BTreeMap::new(), BTreeMap::new());
+        Self { blocks, durable, newest: durable, in_flight, requests }
+    }
+
+    /// Begins an epoch, and returns the one it follows.
+    pub(super) fn begin(&mut self, epoch: Epoch) -> Result<Epoch, SourceError> {
+        if epoch <= self.newest {
+            return Err(SourceError::EpochNotRising { epoch, newest: self.newest });
+        }
+        if self.in_flight.len() >= EPOCHS_IN_FLIGHT_MAX {
+            return Err(SourceError::TooManyEpochs);
+        }
+        // Whether the next epoch is built on one that was given up is only known with the answer.
+        let mut aborting = self.in_flight.iter().filter(|(_, it)| it.fate == Fate::Aborting);
+        if let Some((pending, _)) = aborting.next() {
+            return Err(SourceError::AbortPending(*pending));
+        }
+        let sent = self.in_flight.iter().filter(|(_, it)| it.fate == Fate::Sent);
+        let follows = sent.map(|(epoch, _)| *epoch).next_back().unwrap_or(self.durable);
+        self.newest = epoch;
+        self.in_flight.insert(epoch, InFlight { follows, unconsumed: 0, fate: Fate::Sent });
+        Ok(follows)
+    }
+
+    /// Gives an epoch up; whether the target is to be told.
+    pub(super) fn abort(&mut self, epoch: Epoch) -> bool {
+        match self.in_flight.get_mut(&epoch) {
+            Some(it) if it.fate == Fate::Sent => {
+                it.fate = Fate::Aborting;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn charge(&mut self, epoch: Epoch, len: ByteLen) {
+        if let Some(it) = self.in_flight.get_mut(&epoch) {
+            it.unconsumed += len.0;
+        }
+    }
+
+    pub(super) fn room(&self, window: ByteLen) -> ByteLen {
+        let unconsumed = self.in_flight.values().map(|it| it.unconsumed).sum();
+        ByteLen(window.0.saturating_sub(unconsumed))
+    }
+
+    pub(super) fn credit(&mut self, epoch: Epoch, consumed: ByteLen) -> Result<(), Violation> {
+        let Some(it) = self.in_flight.get_mut(&epoch) else {
+            return Err(Violation::Unasked("credit"));
+        };
+        let left = it.unconsumed.checked_sub(consumed.0);
+        it.unconsumed = left.ok_or(Violation::Unasked("credit"))?;
+        Ok(())
+    }
+
+    pub(super) fn durable(&mut self, epoch: Epoch) -> Result<(), Violation> {
+        match self.in_flight.remove(&epoch) {
+            Some(it) if it.follows == self.durable && it.fate != Fate::Doomed => {
+                self.durable = epoch;
+                Ok(())
+            }
+            _ => Err(Violation::DurableOutOfOrder(epoch)),
+        }
+    }
+
+    pub(super) fn failed(&mut self, epoch: Epoch) -> Result<(), Violation> {
+        if self.in_flight.remove(&epoch).is_none() {
+            return Err(Violation::Unasked("a failed epoch"));
+        }
+        // Epochs follow lower ones, so one pass in order finds all that are built on it.
+        let mut lost = vec![epoch];
+        for (epoch, it) in &mut self.in_flight {
+            if lost.contains(&it.follows) {
+                it.fate = Fate::Doomed;
+                lost.push(*epoch);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn request(
+        &mut self,
+        request: RequestId,
+        first_block: u64,
+        count: u32,
+    ) -> Result<(), SourceError> {
+        let within = first_block.checked_add(count.into()).is_some_and(|end| end <= self.blocks);
+        if !within || !(1..=HASH_COUNT_MAX).contains(&count) {
+            return Err(SourceError::Blocks);
+        }
+        if self.requests.len() >= HASH_REQUESTS_MAX {
+            return Err(SourceError::TooManyRequests);
+        }
+        self.requests.insert(request, Asked { first_block, count });
+        Ok(())
+    }
+
+    pub(super) fn hashes(&mut self, hashes: &Hashes) -> Result<(), Violation> {
+        let asked = self.requests.remove(&hashes.request);
+        let matches = asked.is_some_and(|asked| {
+            asked.first_block == hashes.first_block && asked.count as usize == hashes.hashes.len()
+        });
+        if matches { Ok(()) } else { Err(Violation::Unasked("hashes")) }
+    }
+}
