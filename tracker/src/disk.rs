@@ -13,7 +13,8 @@
 //!
 //! A gap makes every chunk active and starts a *pass*: segments are taken in disk order so that a
 //! busy region can't starve the rest, and once the pass has met the end of the disk the remainder
-//! is taken whole, which closes the gap.
+//! is taken whole, which closes the gap. Epochs in flight at once never share a chunk: only the
+//! segments of a pass overlap in time, and each lies behind the one before.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -179,10 +180,12 @@ impl DiskTracker {
     /// Seals what is due, or nothing when no chunk is dirty.
     ///
     /// A seal takes a harvest, since the last one before a cut must come from the bitmap. A delta
-    /// takes everything; a gap is worked off in segments.
+    /// takes everything; a gap is worked off in segments. While epochs are in flight nothing is
+    /// sealed unless [`Self::may_overlap`].
     pub fn seal_epoch(&mut self, harvest: &Harvest, policy: SealPolicy) -> Option<SealedEpoch> {
         self.handle_harvest(harvest);
-        if self.active.is_empty() && self.coverage == Coverage::Complete {
+        let must_wait = !self.in_flight.is_empty() && !self.may_overlap();
+        if must_wait || (self.active.is_empty() && self.coverage == Coverage::Complete) {
             return None;
         }
         if self.coverage == Coverage::Complete && self.beyond_threshold(policy) {
@@ -278,6 +281,22 @@ impl DiskTracker {
         self.in_flight.iter().find(open).map_or(self.coverage, |flight| flight.coverage)
     }
 
+    /// Whether a gap is being worked off: there is always a next epoch to seal.
+    pub fn in_pass(&self) -> bool {
+        self.coverage != Coverage::Complete
+    }
+
+    /// Whether an epoch may be sealed although others are in flight: a segment of a pass shares no
+    /// chunk with those before it. Any other epoch may, and so must wait for their answer.
+    pub fn may_overlap(&self) -> bool {
+        self.cursor.is_some_and(|cursor| cursor != ChunkIndex(0))
+    }
+
+    /// The newest epoch sealed and not aborted: what the next one builds on.
+    pub fn newest(&self) -> Epoch {
+        self.in_flight.back().map_or(self.acked, |flight| flight.epoch)
+    }
+
     /// How many epochs are sealed and not acknowledged.
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
@@ -326,14 +345,10 @@ impl DiskTracker {
         };
         let limit = (policy.segment.0 / self.geometry.chunk().bytes()).max(1);
         let segment = self.active.take(cursor, limit);
-        if segment.count() < limit {
-            // The end of the disk: what is left was marked behind the cursor, take all of it.
-            self.cursor = None;
-            let mut rest = self.active.take(ChunkIndex(0), everything);
-            rest.union_with(&segment);
-            return rest;
-        }
-        self.cursor = segment.runs().last().map(|run| run.end);
+        // Short of the limit, the pass has met the end of the disk. What is left was marked behind
+        // the cursor; it goes alone, since those chunks may be in flight.
+        let end = segment.runs().last().map(|run| run.end);
+        self.cursor = end.filter(|_| segment.count() == limit);
         segment
     }
 }

@@ -51,13 +51,19 @@ fn a_disk_is_seeded_in_segments_and_then_followed() {
     for segment in 0..5 {
         // Chunk 3 stays busy behind the cursor; it must not keep the pass from its end.
         let sealed = tracker.seal_epoch(&harvest(10 + segment, [3]), POLICY).unwrap();
-        assert!(matches!(sealed, SealedEpoch::Seed(_)));
-        assert_eq!(sealed.completes(), segment == 4);
-        sent.extend(content(sealed.chunks()));
+        assert!(matches!(sealed, SealedEpoch::Seed(_)) && !sealed.completes());
+        let chunks = content(sealed.chunks());
+        assert!(sent.is_disjoint(&chunks), "epochs in flight at once share no chunk");
+        sent.extend(chunks);
     }
     assert_eq!(sent.len() as u64, CHUNKS);
-    assert_eq!(tracker.coverage(), Coverage::Gap(GapReason::NeverReplicated));
+    assert!(tracker.seal_epoch(&harvest(16, [3]), POLICY).is_none(), "chunk 3 is in flight");
     tracker.handle_ack(Epoch(5));
+    let last = tracker.seal_epoch(&harvest(17, []), POLICY).unwrap();
+    assert!(matches!(last, SealedEpoch::Seed(_)) && last.completes());
+    assert_eq!(content(last.chunks()), [3].into());
+    assert_eq!(tracker.coverage(), Coverage::Gap(GapReason::NeverReplicated));
+    tracker.handle_ack(Epoch(6));
     assert_eq!(tracker.coverage(), Coverage::Complete);
     let sealed = tracker.seal_epoch(&harvest(20, [7]), POLICY).unwrap();
     assert!(matches!(sealed, SealedEpoch::Delta(_)));
@@ -107,6 +113,7 @@ fn marks_older_than_the_harvest_are_not_counted_again() {
     let mut tracker = following();
     tracker.handle_events(&[mark(1, 10)]);
     tracker.seal_epoch(&harvest(20, [1]), POLICY).unwrap();
+    tracker.handle_ack(Epoch(5));
     tracker.handle_events(&[mark(1, 15), mark(2, 25)]);
     let sealed = tracker.seal_epoch(&harvest(30, [2]), POLICY).unwrap();
     assert_eq!(content(sealed.chunks()), [2].into());
@@ -129,13 +136,15 @@ fn the_lag_is_the_age_of_the_oldest_write_not_acknowledged() {
 
 #[test]
 fn a_lost_acknowledgement_is_made_good_when_the_session_resumes() {
-    let mut tracker = following();
-    tracker.seal_epoch(&harvest(10, [1]), POLICY).unwrap();
+    let start = Start::Gap(GapReason::Requested);
+    let mut tracker = DiskTracker::new(geometry(), start, MonotonicNs(1));
+    tracker.seal_epoch(&harvest(10, []), POLICY).unwrap();
     tracker.seal_epoch(&harvest(20, [2]), POLICY).unwrap();
-    let released = tracker.handle_resume(Epoch(5), Replica::Follows, MonotonicNs(30));
-    assert_eq!(content(&released), [1].into());
-    assert_eq!(content(&tracker.outstanding()), [2].into());
-    assert_eq!(tracker.coverage(), Coverage::Complete);
+    let released = tracker.handle_resume(Epoch(1), Replica::Partial, MonotonicNs(30));
+    assert_eq!(released.count(), 63, "chunk 2 was written again");
+    assert_eq!(tracker.outstanding().count(), CHUNKS - 63);
+    let next = tracker.seal_epoch(&harvest(40, []), POLICY).unwrap();
+    assert_eq!(next.chunks().runs().next().unwrap().start, ChunkIndex(64), "the pass goes on");
 }
 
 #[test]
