@@ -1,1 +1,42 @@
 //! The kernel side: BPF programs on block I/O, their loader, and access to what they record.
+//!
+//! The programs (`bpf/`) mark every completed write of a tracked disk in a bitmap before the
+//! application is told. [`Tracking`] loads them, pins them so that they outlive the process, and
+//! adds and removes disks; [`TrackedDisk`] reads one disk's record: [`TrackedDisk::harvest`] moves
+//! dirty bits to a second pinned map, *pending*, which holds them until the replica acknowledged
+//! them. [`device`] finds out what a path is and whether it can be tracked. [`cost`] measures.
+//!
+//! Invariants: a bit of a write is set in `dirty`, `coarse` or `pending` from before the write is
+//! acknowledged until [`TrackedDisk::drop_pending`]; whatever the programs can't follow taints the
+//! disk, and a taint stays until cleared.
+//!
+//! This crate decides nothing about epochs, gaps or shipping, and reads no block.
+
+#[cfg(target_endian = "big")]
+compile_error!("maps shared with the kernel are read as little-endian words");
+
+pub mod cost;
+mod counters;
+pub mod device;
+mod disk;
+mod harvest;
+// Some of the numbers are for the programs only.
+#[allow(dead_code)]
+mod limits;
+mod load;
+mod mapped;
+mod meta;
+mod pins;
+mod ring;
+mod sys;
+mod table;
+mod tracking;
+
+pub use counters::{Counters, ReadError};
+pub use device::{DeviceNumber, DiskClass};
+pub use disk::{DiskSpec, TrackedDisk};
+pub use limits::{DISKS, LAYOUT_VERSION};
+pub use load::{LoadError, LoadOptions};
+pub use meta::Baseline;
+pub use pins::{DEFAULT_DIRECTORY, DirectoryError};
+pub use tracking::{AddDiskError, Attached, ProgramStatus, RemoveDiskError, Tracking, UnloadError};

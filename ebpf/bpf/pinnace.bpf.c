@@ -1,0 +1,218 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * Marks what is written to protected disks.
+ *
+ * Request-based disks: block_rq_complete. Bio-based disks (device mapper, md, zram): the range is
+ * noted when a bio enters the disk (block_bio_queue) and looked up when it is done
+ * (block_bio_complete), because drivers trim and advance the bio itself in between.
+ *
+ * Only direct loads from the tracepoints' own arguments: no helper that reads arbitrary memory is
+ * used, so kernel lockdown does not matter.
+ *
+ * The kernel skips a program that is re-entered on its CPU, so each is attached three times. The
+ * copies run in the order in which they were attached; marking is idempotent. The in-flight table
+ * needs care: at the end of a bio the copies all look its entry up, and only the last deletes it;
+ * at the start the copies after the first leave an equal entry alone, which saves them an update.
+ */
+#include "mark.h"
+
+char LICENSE[] SEC("license") = "Dual BSD/GPL";
+
+enum copy { FIRST, SECOND, LAST };
+
+_Static_assert(LAST + 1 == COPIES, "a program for each copy");
+
+/* What is not known to leave the medium alone is a write. */
+static __always_inline bool writes(u32 op)
+{
+	return op != OP_READ && op != OP_FLUSH && op != OP_DRV_IN;
+}
+
+static __always_inline u32 kind_of(u32 op)
+{
+	if (op == OP_DISCARD || op == OP_SECURE_ERASE)
+		return KIND_DISCARD;
+	return op == OP_WRITE_ZEROES ? KIND_ZEROES : KIND_WRITE;
+}
+
+static __always_inline bool known(u32 op)
+{
+	return op == OP_WRITE || op == OP_DISCARD || op == OP_SECURE_ERASE ||
+	       op == OP_ZONE_APPEND || op == OP_WRITE_ZEROES;
+}
+
+/* Counts a completion as the kernel's disk statistics class it. */
+static __always_inline void count(u32 slot, u32 op, u32 sectors, u32 copy)
+{
+	struct counters *mine = counters_of(slot, copy);
+
+	if (!mine)
+		return;
+	mine->events++;
+	if (op == OP_WRITE || op == OP_ZONE_APPEND)
+		mine->written += sectors;
+	else if (op == OP_DISCARD)
+		mine->discarded += sectors;
+	else
+		mine->other += sectors;
+}
+
+/*
+ * A discard may hold several ranges with gaps between (one bio each), which the request's own
+ * sector and length don't tell.
+ */
+static __always_inline void mark_discard(u32 slot, const struct request *rq, u32 copy)
+{
+	const struct bio *bio = rq->bio;
+
+	for (u32 i = 0; i < DISCARD_RANGES; i++) {
+		if (!bio)
+			return;
+		mark(slot, bio->bi_iter.bi_sector, bio->bi_iter.bi_size >> SECTOR_SHIFT,
+		     KIND_DISCARD, copy);
+		bio = bio->bi_next;
+	}
+	if (bio)
+		taint(slot, TAINT_TOO_MANY_RANGES);
+}
+
+/*
+ * A request, or a part of one, is done: nr_bytes from its current sector on. A partial completion
+ * fires once for each part. Failed writes are marked too: the medium may have changed.
+ */
+static __always_inline int rq_complete(const struct request *rq, u32 nr_bytes, u32 copy)
+{
+	u32 op = rq->cmd_flags & OP_MASK;
+	u32 sectors = nr_bytes >> SECTOR_SHIFT, slot;
+
+	if (!writes(op))
+		return 0;
+	slot = find_slot(rq->q->disk);
+	if (slot == NO_SLOT || table.disks[slot].class != CLASS_REQUEST_BASED)
+		return 0;
+	if (op == OP_DRV_OUT) {
+		/* A command of the driver's own; its sector means nothing. */
+		taint(slot, TAINT_PASSTHROUGH);
+		return 0;
+	}
+	if (!known(op))
+		taint(slot, TAINT_UNKNOWN_OPERATION);
+	if (op == OP_DISCARD && rq->bio)
+		mark_discard(slot, rq, copy);
+	else if (sectors)
+		mark(slot, rq->__sector, sectors, kind_of(op), copy);
+	count(slot, op, sectors, copy);
+	return 0;
+}
+
+static __always_inline bool same(const struct in_flight *one, const struct in_flight *other)
+{
+	return one->sector == other->sector && one->sectors == other->sectors &&
+	       one->slot == other->slot && one->devt == other->devt && one->op == other->op;
+}
+
+/*
+ * A bio enters a disk: past partitions and throttling, so its sector is absolute. Bios without
+ * data (flushes) are noted as well, lest their completion look unmatched.
+ */
+static __always_inline int bio_queue(const struct bio *bio, u32 copy)
+{
+	u32 op = bio->bi_opf & OP_MASK, slot;
+	struct in_flight entry = {};
+	u64 key = (u64)bio;
+
+	if (!writes(op))
+		return 0;
+	slot = find_slot(bio->bi_bdev->bd_disk);
+	if (slot == NO_SLOT || table.disks[slot].class != CLASS_BIO_BASED)
+		return 0;
+	entry.sector = bio->bi_iter.bi_sector;
+	entry.sectors = bio->bi_iter.bi_size >> SECTOR_SHIFT;
+	entry.slot = slot;
+	entry.devt = table.disks[slot].devt;
+	entry.op = op;
+	if (copy != FIRST) {
+		const struct in_flight *found = bpf_map_lookup_elem(&in_flight, &key);
+
+		if (found && same(found, &entry))
+			return 0;
+	}
+	/* Also replaces what a bio that never completed left at this address. */
+	if (bpf_map_update_elem(&in_flight, &key, &entry, BPF_ANY))
+		taint(slot, TAINT_IN_FLIGHT_TABLE_FULL);
+	return 0;
+}
+
+/* Whether a bio is a piece split off one that is in the table, which completes after it. */
+static __always_inline bool is_piece(const struct bio *bio, u32 slot)
+{
+	u64 parent = (u64)bio->bi_private;
+	const struct in_flight *entry = bpf_map_lookup_elem(&in_flight, &parent);
+
+	return entry && entry->slot == slot;
+}
+
+/* A write was done of which the start was not seen; its own range is all there is. */
+static __always_inline int bio_unmatched(const struct bio *bio, u32 op, u32 copy)
+{
+	u32 slot = find_slot(bio->bi_bdev->bd_disk);
+
+	if (slot == NO_SLOT || table.disks[slot].class != CLASS_BIO_BASED)
+		return 0;
+	mark(slot, bio->bi_iter.bi_sector, bio->bi_iter.bi_size >> SECTOR_SHIFT, kind_of(op), copy);
+	if (!is_piece(bio, slot))
+		taint(slot, TAINT_UNMATCHED_COMPLETION);
+	return 0;
+}
+
+/*
+ * A bio is done. It is looked up by its address, not by its disk: a driver may have pointed it at
+ * another one meanwhile.
+ */
+static __always_inline int bio_complete(const struct bio *bio, u32 copy)
+{
+	u32 op = bio->bi_opf & OP_MASK, slot;
+	const struct in_flight *found;
+	struct in_flight entry;
+	u64 key = (u64)bio;
+
+	if (!writes(op))
+		return 0;
+	found = bpf_map_lookup_elem(&in_flight, &key);
+	if (!found)
+		return bio_unmatched(bio, op, copy);
+	entry = *found;
+	if (copy == LAST)
+		bpf_map_delete_elem(&in_flight, &key); /* if it fails, it is replaced later */
+	slot = entry.slot & (DISKS - 1);
+	/* The disk may have been removed, and its slot taken by another. */
+	if (table.disks[slot].devt != entry.devt)
+		return 0;
+	if (!known(entry.op))
+		taint(slot, TAINT_UNKNOWN_OPERATION);
+	if (entry.sectors)
+		mark(slot, entry.sector, entry.sectors, kind_of(entry.op), copy);
+	count(slot, entry.op, entry.sectors, copy);
+	return 0;
+}
+
+#define PROGRAMS(suffix, copy)                                                                \
+	SEC("tp_btf/block_rq_complete")                                                       \
+	int BPF_PROG(rq_complete_##suffix, struct request *rq, int error, u32 nr_bytes)       \
+	{                                                                                     \
+		return rq_complete(rq, nr_bytes, copy);                                       \
+	}                                                                                     \
+	SEC("tp_btf/block_bio_queue")                                                         \
+	int BPF_PROG(bio_queue_##suffix, struct bio *bio)                                     \
+	{                                                                                     \
+		return bio_queue(bio, copy);                                                  \
+	}                                                                                     \
+	SEC("tp_btf/block_bio_complete")                                                      \
+	int BPF_PROG(bio_complete_##suffix, struct request_queue *q, struct bio *bio)         \
+	{                                                                                     \
+		return bio_complete(bio, copy);                                               \
+	}
+
+PROGRAMS(1, FIRST)
+PROGRAMS(2, SECOND)
+PROGRAMS(3, LAST)

@@ -1,0 +1,157 @@
+/* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
+/*
+ * The maps, and the shapes of what is in them. Mirrored by src/table.rs, src/counters.rs and
+ * src/ring.rs; any change of meaning needs a new LAYOUT_VERSION in src/limits.rs, where the
+ * numbers in capitals come from too.
+ */
+#ifndef PINNACE_TABLES_H
+#define PINNACE_TABLES_H
+
+#include "kernel.h"
+
+#define NO_SLOT DISKS
+#define BUCKETS (1 << BUCKETS_LOG2)
+
+_Static_assert((DISKS & (DISKS - 1)) == 0, "slots are masked");
+
+enum disk_class {
+	CLASS_NONE = 0,
+	CLASS_REQUEST_BASED = 1,
+	CLASS_BIO_BASED = 2,
+};
+
+/* Written by userspace before the disk is published in a bucket; only taints change after. */
+struct disk {
+	u64 sectors;
+	u32 devt;
+	u32 class;
+	u32 chunk_shift; /* log2 of a chunk's sectors */
+	u32 taints;
+	u64 reserved[5];
+};
+
+_Static_assert(sizeof(struct disk) == 64, "one cache line a disk");
+
+/*
+ * Which slot has a device number. A device number hashes to one bucket of half a cache line, and
+ * each entry is one word, slot << 32 | devt, so that userspace adds and removes a disk by one
+ * store. An empty entry is 0: device number 0 belongs to no disk.
+ */
+struct disk_table {
+	u64 buckets[BUCKETS][WAYS];
+	struct disk disks[DISKS];
+};
+
+/* A section of its own makes a map of its own, which userspace maps and pins. */
+struct disk_table table SEC(".data.table");
+
+/* One word of these is 64 chunks, respectively 64 times COARSE_CHUNKS chunks. */
+struct bitmap_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE | BPF_F_INNER_MAP);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, u64);
+};
+
+struct bitmap_maps {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, DISKS);
+	__type(key, u32);
+	__array(values, struct bitmap_map);
+};
+
+struct bitmap_maps dirty SEC(".maps");
+struct bitmap_maps coarse SEC(".maps");
+
+/* A write that set at least one bit which was clear. */
+struct mark_record {
+	u64 sector;
+	u64 at;
+	u32 sectors;
+	u32 slot_and_kind; /* slot << 8 | kind */
+};
+
+_Static_assert(sizeof(struct mark_record) == 24, "no padding in the ring");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20); /* set by the loader */
+} ring SEC(".maps");
+
+/* What one copy of the programs met on one disk, in sectors where not said otherwise. */
+struct counters {
+	u64 written;
+	u64 discarded;
+	u64 other;
+	u64 events;    /* completions */
+	u64 ring_lost; /* records */
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, COPIES * DISKS);
+	__type(key, u32);
+	__type(value, struct counters);
+} counters SEC(".maps");
+
+/* A write to a bio-based disk between its start and its completion. */
+struct in_flight {
+	u64 sector;
+	u32 sectors;
+	u32 slot;
+	u32 devt;
+	u32 op;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1 << 16); /* set by the loader */
+	__type(key, u64);             /* the address of the bio */
+	__type(value, struct in_flight);
+} in_flight SEC(".maps");
+
+/*
+ * The slot of a disk, or NO_SLOT. The disk of an admin queue is NULL; loads through it would read
+ * zeroes, and 0 is no disk's number, but that is said here rather than relied on.
+ */
+static __always_inline u32 find_slot(const struct gendisk *disk)
+{
+	u32 devt;
+	const u64 *ways;
+
+	if (!disk)
+		return NO_SLOT;
+	devt = (u32)disk->major << MINOR_BITS | (u32)disk->first_minor;
+	/* Fibonacci hashing: neighbouring numbers, the usual case, spread evenly. */
+	ways = table.buckets[(devt * 0x9e3779b1u) >> (32 - BUCKETS_LOG2)];
+	for (u32 i = 0; i < WAYS; i++) {
+		u64 entry = *(volatile const u64 *)&ways[i];
+
+		if ((u32)entry == devt && devt)
+			return (entry >> 32) & (DISKS - 1);
+	}
+	return NO_SLOT;
+}
+
+static __always_inline void taint(u32 slot, u32 reason)
+{
+	struct disk *disk = &table.disks[slot & (DISKS - 1)];
+
+	/* Usually set already if ever: a load is cheaper than a locked instruction. */
+	if (!(disk->taints & reason))
+		__sync_fetch_and_or(&disk->taints, reason);
+}
+
+/*
+ * The copy's own counters on this CPU. A copy is never re-entered on its CPU, so that plain
+ * additions are enough.
+ */
+static __always_inline struct counters *counters_of(u32 slot, u32 copy)
+{
+	u32 key = copy * DISKS + slot;
+
+	return bpf_map_lookup_elem(&counters, &key);
+}
+
+#endif

@@ -1,0 +1,78 @@
+//! What the programs counted, summed over processors.
+//!
+//! Each copy of the programs counts for itself. Where every copy ran on every event all agree; a
+//! copy that was skipped is behind. The largest is the best known lower bound: an event is lost
+//! only if all copies were skipped.
+
+use blocks::Slot;
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
+
+use crate::limits::{COPIES, DISKS};
+
+/// What was seen of one disk since it was added. Numbers of sectors unless said otherwise.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Written by write and zone append.
+    pub written: u64,
+    /// Discarded.
+    pub discarded: u64,
+    /// Changed by anything else: write zeroes, secure erase.
+    pub other: u64,
+    /// Completions.
+    pub events: u64,
+    /// Ring records that found no room.
+    pub ring_lost: u64,
+}
+
+/// The counters could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// The kernel refused.
+    #[error("reading the counters of the tracking programs")]
+    Kernel(#[from] libbpf_rs::Error),
+    /// The map is not of the expected shape.
+    #[error("the counters of the tracking programs have an unexpected shape")]
+    Shape,
+}
+
+const FIELDS: usize = 5;
+
+/// Reads the counters of `slot`.
+pub(crate) fn read(map: &MapHandle, slot: Slot) -> Result<Counters, ReadError> {
+    let mut most = [0u64; FIELDS];
+    let mut ring_lost = 0;
+    for copy in 0..COPIES {
+        let copy = read_copy(map, copy, slot)?;
+        ring_lost += copy[4];
+        most.iter_mut().zip(copy).for_each(|(most, of_copy)| *most = (*most).max(of_copy));
+    }
+    let [written, discarded, other, events, _] = most;
+    // A record is tried by the copy that set the bit, so these add up.
+    Ok(Counters { written, discarded, other, events, ring_lost })
+}
+
+/// Sets all counters of `slot` to zero. No program must be counting there.
+pub(crate) fn reset(map: &MapHandle, slot: Slot) -> Result<(), ReadError> {
+    let cpus = libbpf_rs::num_possible_cpus()?;
+    let zeroes = vec![vec![0u8; FIELDS * 8]; cpus];
+    for copy in 0..COPIES {
+        map.update_percpu(&key(copy, slot), &zeroes, MapFlags::ANY)?;
+    }
+    Ok(())
+}
+
+fn read_copy(map: &MapHandle, copy: u32, slot: Slot) -> Result<[u64; FIELDS], ReadError> {
+    let cpus = map.lookup_percpu(&key(copy, slot), MapFlags::ANY)?.ok_or(ReadError::Shape)?;
+    let mut sums = [0u64; FIELDS];
+    for cpu in cpus {
+        let words = cpu.chunks_exact(8).map(|word| word.try_into().map(u64::from_le_bytes));
+        for (sum, word) in sums.iter_mut().zip(words) {
+            *sum += word.map_err(|_| ReadError::Shape)?;
+        }
+    }
+    Ok(sums)
+}
+
+fn key(copy: u32, slot: Slot) -> [u8; 4] {
+    (copy * DISKS + slot.0).to_ne_bytes()
+}

@@ -1,0 +1,146 @@
+//! Why a disk can't be tracked.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use nix::sys::utsname::uname;
+
+use super::{Device, sysfs::Attributes};
+
+/// Why a disk can't be tracked, as a sentence for its owner.
+#[derive(Debug, thiserror::Error)]
+pub enum Untrackable {
+    /// Something about it could not be read.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// What was asked for.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// It is a file, a directory, or another kind of device.
+    #[error("{0} is not a block device")]
+    NotABlockDevice(PathBuf),
+    /// It holds nothing: no medium, or a loop device without a file.
+    #[error("{0} is empty: it has no medium, or no file behind it")]
+    Empty(String),
+    /// It can't be written.
+    #[error("{0} is read-only: nothing on it changes")]
+    ReadOnly(String),
+    /// Programs may write its memory directly.
+    #[error("{0} can be written through memory (DAX), without any I/O that could be seen")]
+    Dax(String),
+    /// Its driver takes single pages past every hook on this kernel.
+    #[error(
+        "{name} takes pages past the block layer's tracepoints on kernels before 6.3 (this is \
+         {release})"
+    )]
+    PagesPassBy {
+        /// The disk.
+        name: String,
+        /// The kernel's release.
+        release: String,
+    },
+    /// I/O of the disk runs over hidden paths.
+    #[error("{0} is an NVMe multipath device, whose hidden paths can't be tracked yet")]
+    NvmeMultipath(String),
+    /// It is one of those paths.
+    #[error("{0} is a hidden path of another disk")]
+    Hidden(String),
+    /// It hands on the bios it is given, and their completion is not seen.
+    #[error("{0} is a linear array, whose completions can't be seen: protect its members")]
+    LinearArray(String),
+    /// It has write pointers.
+    #[error("{0} is a zoned disk, which can't be tracked")]
+    Zoned(String),
+    /// Its statistics can't be switched on.
+    #[error("the I/O statistics of {0} can't be switched on, so its tracking could not be checked")]
+    NoStatistics(String),
+}
+
+impl Untrackable {
+    pub(super) fn read(path: &Path, source: io::Error) -> Self {
+        Self::Read { path: path.to_owned(), source }
+    }
+}
+
+/// The kernel from which no driver has a way for single pages.
+const PAGES_DONT_PASS_BY: (u32, u32) = (6, 3);
+
+pub(super) fn check(device: &Device, attributes: &Attributes) -> Result<(), Untrackable> {
+    let name = || device.name.clone();
+    let is_set = |name: &str| attributes.number(name).is_ok_and(|value| value != 0);
+    let is = |attribute: &str, value: &str| {
+        attributes.text(attribute).is_ok_and(|text| text.trim() == value)
+    };
+    if is_set("hidden") {
+        return Err(Untrackable::Hidden(name()));
+    }
+    if device.sectors == 0 {
+        return Err(Untrackable::Empty(name()));
+    }
+    if is_set("ro") {
+        return Err(Untrackable::ReadOnly(name()));
+    }
+    if is_set("queue/dax") {
+        return Err(Untrackable::Dax(name()));
+    }
+    if attributes.has("queue/zoned") && !is("queue/zoned", "none") {
+        return Err(Untrackable::Zoned(name()));
+    }
+    if is("md/level", "linear") {
+        return Err(Untrackable::LinearArray(name()));
+    }
+    if is_multipath_head(attributes.directory()) {
+        return Err(Untrackable::NvmeMultipath(name()));
+    }
+    check_pages(&device.name)
+}
+
+/// The head of a multipath device hangs on the subsystem, a plain one on its controller.
+fn is_multipath_head(directory: &Path) -> bool {
+    directory.components().any(|part| part.as_os_str() == "nvme-subsystem")
+}
+
+fn check_pages(name: &str) -> Result<(), Untrackable> {
+    if !["zram", "ram", "pmem", "ndblk"].iter().any(|driver| name.starts_with(driver)) {
+        return Ok(());
+    }
+    let release = uname()
+        .map(|system| system.release().to_string_lossy().into_owned())
+        .map_err(|error| Untrackable::read(Path::new("uname"), error.into()))?;
+    match parse_release(&release) {
+        Some(version) if version >= PAGES_DONT_PASS_BY => Ok(()),
+        _ => Err(Untrackable::PagesPassBy { name: name.to_owned(), release }),
+    }
+}
+
+fn parse_release(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn releases_compare_by_their_first_two_numbers() {
+        assert_eq!(parse_release("6.1.0-56-cloud-amd64"), Some((6, 1)));
+        assert_eq!(parse_release("6.12.117"), Some((6, 12)));
+        assert_eq!(parse_release("7.2-rc1"), Some((7, 2)));
+        assert_eq!(parse_release("unknown"), None);
+        assert!(parse_release("6.12.1").unwrap() >= PAGES_DONT_PASS_BY);
+        assert!(parse_release("6.1.9").unwrap() < PAGES_DONT_PASS_BY);
+    }
+
+    #[test]
+    fn multipath_heads_are_told_by_their_place() {
+        let head = "/sys/devices/virtual/nvme-subsystem/nvme-subsys0/nvme0n1";
+        assert!(is_multipath_head(Path::new(head)));
+        let plain = "/sys/devices/pci0000:00/0000:00:04.0/nvme/nvme0/nvme0n1";
+        assert!(!is_multipath_head(Path::new(plain)));
+    }
+}

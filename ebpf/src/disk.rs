@@ -1,0 +1,291 @@
+//! One tracked disk: its maps, opened.
+
+use std::{
+    io,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::Ordering::SeqCst},
+};
+
+use blocks::{DiskId, Epoch, Generation, Geometry, Slot, TaintSet};
+use libbpf_rs::{MapHandle, libbpf_sys};
+
+use crate::{
+    counters::{self, Counters, ReadError},
+    device::{DeviceNumber, DiskClass},
+    harvest::{Bitmaps, coarse_words_of, words_of},
+    load::create_array,
+    mapped::Mapped,
+    meta::{self, Baseline, Meta},
+    pins::remove,
+    table::DiskTable,
+};
+
+/// A disk to track.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DiskSpec {
+    /// Its identity.
+    pub id: DiskId,
+    /// The line of its history.
+    pub generation: Generation,
+    /// Its number in the kernel; of the whole disk, not of a partition.
+    pub number: DeviceNumber,
+    /// Which hooks see it.
+    pub class: DiskClass,
+    /// Its shape.
+    pub geometry: Geometry,
+    /// Its disk sequence number, by which another disk under the same number is told apart.
+    pub sequence: u64,
+}
+
+/// What all disks share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) table: DiskTable,
+    pub(crate) counters: MapHandle,
+}
+
+/// A tracked disk. Clones are handles on the same; they may be used from several threads, also
+/// after the disk was removed, when nothing is marked any more.
+#[derive(Clone, Debug)]
+pub struct TrackedDisk(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    slot: Slot,
+    spec: DiskSpec,
+    shared: Arc<Shared>,
+    maps: DiskMaps,
+}
+
+impl TrackedDisk {
+    pub(crate) fn new(slot: Slot, spec: DiskSpec, shared: Arc<Shared>, maps: DiskMaps) -> Self {
+        Self(Arc::new(Inner { slot, spec, shared, maps }))
+    }
+
+    /// Its place in the kernel's tables, which marks name.
+    pub fn slot(&self) -> Slot {
+        self.0.slot
+    }
+
+    /// What it was added as.
+    pub fn spec(&self) -> &DiskSpec {
+        &self.0.spec
+    }
+
+    /// Moves every dirty bit to pending, and hands out the words that held some: the index of the
+    /// word, then the bits (bit `b` of word `w` is chunk `64 * w + b`). A word may come twice.
+    ///
+    /// A crash of this process at any point duplicates bits and loses none. When it returns, blocks
+    /// read from the disk show every write whose bit was handed out.
+    pub fn harvest(&self, out: &mut dyn FnMut(u64, u64)) {
+        self.bitmaps().harvest(out);
+    }
+
+    /// The pending words that are not zero, in order, as [`Self::harvest`] numbers them.
+    pub fn pending(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        let words = (0..).zip(self.0.maps.pending.words());
+        words.map(|(index, word)| (index, word.load(SeqCst))).filter(|(_, bits)| *bits != 0)
+    }
+
+    /// Makes every chunk pending.
+    pub fn fill_pending(&self) {
+        self.bitmaps().fill_pending();
+    }
+
+    /// Forgets pending bits of one word, whose content a durable commit of the replica holds.
+    /// Words past the end of the disk are ignored.
+    pub fn drop_pending(&self, index: u64, bits: u64) {
+        let index = usize::try_from(index).ok();
+        let word = index.and_then(|index| self.0.maps.pending.words().get(index));
+        if let Some(word) = word {
+            word.fetch_and(!bits, SeqCst);
+        }
+    }
+
+    /// What the programs counted.
+    ///
+    /// # Errors
+    /// If the kernel does not let us read them.
+    pub fn counters(&self) -> Result<Counters, ReadError> {
+        counters::read(&self.0.shared.counters, self.0.slot)
+    }
+
+    /// What the programs could not follow since it was last cleared.
+    pub fn taints(&self) -> TaintSet {
+        self.0.shared.table.taints(self.0.slot)
+    }
+
+    /// Adds to the taints what was found out elsewhere, so that it survives this process too.
+    pub fn taint(&self, taints: TaintSet) {
+        self.0.shared.table.add_taints(self.0.slot, taints);
+    }
+
+    /// Clears `taints`, for which the disk has been compared, and no others.
+    pub fn clear_taints(&self, taints: TaintSet) {
+        self.0.shared.table.clear_taints(self.0.slot, taints);
+    }
+
+    /// How many ring records of it found no room: then the bitmap is due for a harvest.
+    ///
+    /// # Errors
+    /// If the kernel does not let us read the counters.
+    pub fn ring_lost(&self) -> Result<u64, ReadError> {
+        self.counters().map(|counters| counters.ring_lost)
+    }
+
+    /// The newest acknowledged epoch, [`Epoch::NONE`] at first.
+    pub fn acked(&self) -> Epoch {
+        self.0.maps.meta.acked()
+    }
+
+    /// Keeps the newest acknowledged epoch.
+    pub fn acknowledge(&self, epoch: Epoch) {
+        self.0.maps.meta.acknowledge(epoch);
+    }
+
+    /// What the agent kept for its cross-check; zeroes at first.
+    pub fn baseline(&self) -> Baseline {
+        self.0.maps.meta.baseline()
+    }
+
+    /// Keeps numbers of the cross-check. Each is stored on its own: after a crash in between, some
+    /// are new and some old.
+    pub fn keep_baseline(&self, baseline: Baseline) {
+        self.0.maps.meta.keep_baseline(baseline);
+    }
+
+    fn bitmaps(&self) -> Bitmaps<'_> {
+        let maps = &self.0.maps;
+        Bitmaps {
+            dirty: maps.dirty.words(),
+            coarse: maps.coarse.words(),
+            pending: maps.pending.words(),
+            chunks: self.0.spec.geometry.chunks(),
+        }
+    }
+}
+
+/// The maps of a disk, mapped.
+#[derive(Debug)]
+pub(crate) struct DiskMaps {
+    dirty: Mapped,
+    coarse: Mapped,
+    pending: Mapped,
+    meta: Meta,
+}
+
+/// The maps that the programs write, by descriptor.
+pub(crate) struct KernelMaps {
+    pub(crate) dirty: MapHandle,
+    pub(crate) coarse: MapHandle,
+}
+
+/// A map of a disk could not be made or opened.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskMapError {
+    /// By libbpf.
+    #[error("{}", path.display())]
+    Libbpf {
+        /// Its pin.
+        path: PathBuf,
+        /// What was wrong.
+        source: libbpf_rs::Error,
+    },
+    /// By the system.
+    #[error("{}", path.display())]
+    Io {
+        /// Its pin.
+        path: PathBuf,
+        /// What was wrong.
+        source: io::Error,
+    },
+    /// The record beside the maps is none of ours.
+    #[error("{} describes no disk", path.display())]
+    Record {
+        /// Its pin.
+        path: PathBuf,
+    },
+}
+
+/// Most words in a bitmap: 1 GiB of bits.
+pub(crate) const WORDS_MAX: u64 = 1 << 27;
+
+impl DiskMaps {
+    /// Makes the maps of a disk in its directory. The record is pinned last.
+    pub(crate) fn create(at: &Path, spec: &DiskSpec) -> Result<(Self, KernelMaps), DiskMapError> {
+        let chunks = spec.geometry.chunks();
+        let inner = libbpf_sys::BPF_F_MMAPABLE | libbpf_sys::BPF_F_INNER_MAP;
+        let mut dirty = create(at, "dirty", words_of(chunks), inner)?;
+        let mut coarse = create(at, "coarse", coarse_words_of(chunks), inner)?;
+        let mut pending = create(at, "pending", words_of(chunks), libbpf_sys::BPF_F_MMAPABLE)?;
+        let mut meta = create(at, "meta", u64::from(meta::WORDS), libbpf_sys::BPF_F_MMAPABLE)?;
+        let mapped = map_meta(at, &meta)?;
+        mapped.write(spec);
+        pin(at, "dirty", &mut dirty)?;
+        pin(at, "coarse", &mut coarse)?;
+        pin(at, "pending", &mut pending)?;
+        pin(at, "meta", &mut meta)?;
+        let maps = KernelMaps { dirty, coarse };
+        Ok((Self::map(at, chunks, &maps, &pending, mapped)?, maps))
+    }
+
+    /// Opens the maps of a disk. Nothing if the directory is incomplete: its making, or its
+    /// removal, was interrupted.
+    pub(crate) fn open(at: &Path) -> Result<Option<(DiskSpec, Self, KernelMaps)>, DiskMapError> {
+        if !["meta", "dirty", "coarse", "pending"].iter().all(|name| at.join(name).exists()) {
+            return Ok(None);
+        }
+        let meta = map_meta(at, &open(at, "meta")?)?;
+        let spec = meta.read().ok_or_else(|| DiskMapError::Record { path: at.join("meta") })?;
+        let maps = KernelMaps { dirty: open(at, "dirty")?, coarse: open(at, "coarse")? };
+        let pending = open(at, "pending")?;
+        let mapped = Self::map(at, spec.geometry.chunks(), &maps, &pending, meta)?;
+        Ok(Some((spec, mapped, maps)))
+    }
+
+    fn map(
+        at: &Path,
+        chunks: u64,
+        maps: &KernelMaps,
+        pending: &MapHandle,
+        meta: Meta,
+    ) -> Result<Self, DiskMapError> {
+        Ok(Self {
+            dirty: map(at, "dirty", &maps.dirty, words_of(chunks))?,
+            coarse: map(at, "coarse", &maps.coarse, coarse_words_of(chunks))?,
+            pending: map(at, "pending", pending, words_of(chunks))?,
+            meta,
+        })
+    }
+}
+
+/// Removes a disk's pins, the record first.
+pub(crate) fn remove_pins(at: &Path) -> Result<(), crate::pins::DirectoryError> {
+    remove(&at.join("meta"))?;
+    remove(at)
+}
+
+fn create(at: &Path, name: &str, words: u64, flags: u32) -> Result<MapHandle, DiskMapError> {
+    let words = u32::try_from(words).expect("at most WORDS_MAX, which the caller checked");
+    create_array(&format!("pinnace_{name}"), words, flags)
+        .map_err(|source| DiskMapError::Libbpf { path: at.join(name), source })
+}
+
+fn pin(at: &Path, name: &str, map: &mut MapHandle) -> Result<(), DiskMapError> {
+    let path = at.join(name);
+    map.pin(&path).map_err(|source| DiskMapError::Libbpf { path, source })
+}
+
+fn open(at: &Path, name: &str) -> Result<MapHandle, DiskMapError> {
+    let path = at.join(name);
+    MapHandle::from_pinned_path(&path).map_err(|source| DiskMapError::Libbpf { path, source })
+}
+
+fn map(at: &Path, name: &str, map: &impl AsFd, words: u64) -> Result<Mapped, DiskMapError> {
+    Mapped::new(map, words).map_err(|source| DiskMapError::Io { path: at.join(name), source })
+}
+
+fn map_meta(at: &Path, map: &impl AsFd) -> Result<Meta, DiskMapError> {
+    Meta::new(map).map_err(|source| DiskMapError::Io { path: at.join("meta"), source })
+}

@@ -1,0 +1,34 @@
+//! Numbers that the programs and this crate must agree on.
+//!
+//! Owned here and handed to the C compiler by the build script, so that each is written once.
+
+/// The version of everything that is pinned: map types, sizes, record shapes, meanings of bits.
+/// An agent that finds another version leaves it alone and says so.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// How many disks can be tracked at once.
+pub const DISKS: u32 = 128;
+
+/// Base-two logarithm of the number of buckets in the look-up table of device numbers.
+pub(crate) const BUCKETS_LOG2: u32 = 9;
+
+/// Entries in a bucket: what one look-up compares at most.
+pub(crate) const WAYS: u32 = 4;
+
+/// Copies of each completion and queue program. The kernel skips a program that is re-entered on
+/// its CPU; block I/O completes in three contexts (task, soft and hard interrupt), so that one of
+/// three always runs.
+pub(crate) const COPIES: u32 = 3;
+
+/// The longest range that is marked chunk by chunk, in words of the bitmap.
+pub(crate) const INLINE_WORDS: u32 = 64;
+
+/// Chunks behind one bit of the coarse bitmap: as many as [`INLINE_WORDS`] hold.
+pub(crate) const COARSE_CHUNKS: u32 = 64 * INLINE_WORDS;
+
+/// Words of the coarse bitmap that one range may touch. The block layer counts a range's bytes in
+/// 32 bits, so at the smallest chunk it covers 256 coarse bits: 5 words at most.
+pub(crate) const COARSE_WORDS_OF_A_RANGE: u32 = 6;
+
+/// Ranges of one discard that are walked.
+pub(crate) const DISCARD_RANGES: u32 = 256;

@@ -1,0 +1,203 @@
+//! Loading the programs and pinning everything, once per boot.
+//!
+//! A loaded object is pinned and let go: afterwards all is opened from the pins, as a later
+//! process does. Programs for bio-based disks are loaded and pinned here, but attached only while
+//! such a disk is tracked, so that machines without one pay nothing for them.
+
+use std::{io, os::fd::AsFd, path::PathBuf};
+
+use blocks::ByteLen;
+use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, ObjectBuilder, OpenObject, libbpf_sys};
+
+use crate::{
+    limits::{COPIES, LAYOUT_VERSION},
+    pins::{DirectoryError, Pins},
+    sys,
+};
+
+static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pinnace.o"));
+
+/// The maps as their pins are called, with the name that libbpf gives them.
+const MAPS: [(&str, &str); 6] = [
+    ("table", ".data.table"),
+    ("dirty", "dirty"),
+    ("coarse", "coarse"),
+    ("ring", "ring"),
+    ("counters", "counters"),
+    ("in_flight", "in_flight"),
+];
+
+/// Sizes that are fixed when the programs are loaded.
+#[derive(Clone, Copy, Debug)]
+pub struct LoadOptions {
+    /// The ring's length: a power of two, and a multiple of the page size.
+    pub ring: ByteLen,
+    /// How many writes to bio-based disks can be under way at once.
+    pub in_flight: u32,
+}
+
+impl Default for LoadOptions {
+    fn default() -> Self {
+        Self { ring: ByteLen(4 << 20), in_flight: 1 << 16 }
+    }
+}
+
+/// Tracking could not be started or taken up.
+#[derive(Debug, thiserror::Error)]
+pub enum LoadError {
+    /// The directory of pins.
+    #[error("the directory of pinned maps")]
+    Directory(#[from] DirectoryError),
+    /// Another version of this program left its maps there.
+    #[error(
+        "the programs in the kernel have layout version {found}, this program needs \
+         {LAYOUT_VERSION}: stop tracking with the version that started it, then compare the disks"
+    )]
+    Layout {
+        /// The version that is there.
+        found: u64,
+    },
+    /// The kernel does not describe its types.
+    #[error("this kernel has no type information (/sys/kernel/btf/vmlinux): CONFIG_DEBUG_INFO_BTF")]
+    NoTypeInformation,
+    /// A size is out of range.
+    #[error("a ring of {0}: a power of two from 4 KiB to 1 GiB is needed")]
+    RingSize(ByteLen),
+    /// The kernel, or its verifier, refused the programs.
+    #[error("loading the tracking programs")]
+    Object(#[source] libbpf_rs::Error),
+    /// A pinned object could not be made, opened or attached.
+    #[error("{}", path.display())]
+    Pin {
+        /// Its pin.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A map could not be read.
+    #[error("a map of the tracking programs")]
+    Map(#[from] libbpf_rs::Error),
+}
+
+/// The hooks, in the order in which they are attached: for bio-based disks, starts are seen before
+/// completions are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hook {
+    RequestComplete,
+    BioQueue,
+    BioComplete,
+}
+
+impl Hook {
+    pub(crate) const ALL: [Self; 3] = [Self::RequestComplete, Self::BioQueue, Self::BioComplete];
+    pub(crate) const OF_BIOS: [Self; 2] = [Self::BioQueue, Self::BioComplete];
+
+    /// The names of its programs, in the order in which they must run.
+    pub(crate) fn programs(self) -> impl Iterator<Item = String> {
+        let name = match self {
+            Self::RequestComplete => "rq_complete",
+            Self::BioQueue => "bio_queue",
+            Self::BioComplete => "bio_complete",
+        };
+        (1..=COPIES).map(move |copy| format!("{name}_{copy}"))
+    }
+}
+
+/// What the directory of pins holds.
+pub(crate) enum Found {
+    /// All that is needed to continue.
+    Complete,
+    /// Nothing, or what an interrupted load or unload left.
+    Nothing,
+}
+
+/// Looks at the pins.
+pub(crate) fn inspect(pins: &Pins) -> Result<Found, LoadError> {
+    let path = pins.version();
+    let map = match sys::open_pin(&path) {
+        Ok(_) => MapHandle::from_pinned_path(&path)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Found::Nothing),
+        Err(source) => return Err(LoadError::Pin { path, source }),
+    };
+    let value = map.lookup(&0u32.to_ne_bytes(), MapFlags::ANY)?.unwrap_or_default();
+    let found = value.try_into().map_or(0, u64::from_le_bytes);
+    if found != u64::from(LAYOUT_VERSION) {
+        return Err(LoadError::Layout { found });
+    }
+    let attached = Hook::RequestComplete.programs().all(|name| pins.link(&name).exists());
+    Ok(if attached { Found::Complete } else { Found::Nothing })
+}
+
+/// Loads the programs, pins all and attaches what request-based disks need.
+pub(crate) fn load(pins: &Pins, options: LoadOptions) -> Result<(), LoadError> {
+    let ring = u32::try_from(options.ring.0)
+        .ok()
+        .filter(|len| len.is_power_of_two() && (4096..=1 << 30).contains(len));
+    let ring = ring.ok_or(LoadError::RingSize(options.ring))?;
+    if !std::path::Path::new("/sys/kernel/btf/vmlinux").exists() {
+        return Err(LoadError::NoTypeInformation);
+    }
+    pins.clear()?;
+    pins.make_directories()?;
+    let mut object = ObjectBuilder::default().open_memory(OBJECT).map_err(LoadError::Object)?;
+    size(&mut object, "ring", ring)?;
+    size(&mut object, "in_flight", options.in_flight)?;
+    let object = object.load().map_err(LoadError::Object)?;
+    for (name, libbpf_name) in MAPS {
+        let map = object.maps().find(|map| map.name() == libbpf_name);
+        pin(map.as_ref(), pins.map(name))?;
+    }
+    for name in Hook::ALL.into_iter().flat_map(Hook::programs) {
+        let program = object.progs().find(|program| program.name() == name.as_str());
+        pin(program.as_ref(), pins.program(&name))?;
+    }
+    attach(pins, Hook::RequestComplete)?;
+    pin_version(pins)
+}
+
+/// Attaches and pins the copies of a hook, in order.
+pub(crate) fn attach(pins: &Pins, hook: Hook) -> Result<(), LoadError> {
+    for name in hook.programs() {
+        let path = pins.program(&name);
+        let program = sys::open_pin(&path).map_err(|source| LoadError::Pin { path, source })?;
+        let path = pins.link(&name);
+        sys::attach(program.as_fd())
+            .and_then(|link| sys::pin(link.as_fd(), &path))
+            .map_err(|source| LoadError::Pin { path, source })?;
+    }
+    Ok(())
+}
+
+/// Detaches the copies of a hook that are attached.
+pub(crate) fn detach(pins: &Pins, hook: Hook) -> Result<(), DirectoryError> {
+    hook.programs().try_for_each(|name| crate::pins::remove(&pins.link(&name)))
+}
+
+fn size(object: &mut OpenObject, name: &str, entries: u32) -> Result<(), LoadError> {
+    let map = object.maps_mut().find(|map| map.name() == name);
+    let mut map = map.expect("the object is compiled with this crate and has the map");
+    map.set_max_entries(entries).map_err(LoadError::Object)
+}
+
+fn pin(object: Option<&impl AsFd>, path: PathBuf) -> Result<(), LoadError> {
+    let object = object.expect("the object is compiled with this crate and has it");
+    sys::pin(object.as_fd(), &path).map_err(|source| LoadError::Pin { path, source })
+}
+
+fn pin_version(pins: &Pins) -> Result<(), LoadError> {
+    let mut map = create_array("pinnace_version", 1, 0)?;
+    let version = u64::from(LAYOUT_VERSION).to_le_bytes();
+    map.update(&0u32.to_ne_bytes(), &version, MapFlags::ANY)?;
+    map.pin(pins.version())?;
+    Ok(())
+}
+
+/// Makes an array map of words.
+pub(crate) fn create_array(name: &str, words: u32, flags: u32) -> libbpf_rs::Result<MapHandle> {
+    let options = libbpf_sys::bpf_map_create_opts {
+        sz: size_of::<libbpf_sys::bpf_map_create_opts>() as libbpf_sys::size_t,
+        map_flags: flags,
+        ..Default::default()
+    };
+    MapHandle::create(MapType::Array, Some(name), 4, 8, words, &options)
+}

@@ -1,0 +1,129 @@
+//! The programs' table of disks, mapped: who is tracked, where, and what they could not follow.
+//!
+//! Shape (`bpf/tables.h`): buckets of [`WAYS`] words `slot << 32 | devt`, 0 when empty; then, for
+//! each slot, eight words: sectors; devt and class; log2 of a chunk's sectors and taints.
+//!
+//! Invariant: a slot's record is complete before an entry names the slot. Adding and removing an
+//! entry is one store, so a program sees a disk or does not.
+
+use std::{
+    io,
+    os::fd::AsFd,
+    sync::atomic::{AtomicU64, Ordering::SeqCst},
+};
+
+use blocks::{Slot, TaintSet};
+
+use crate::{
+    device::{DeviceNumber, DiskClass},
+    disk::DiskSpec,
+    limits::{BUCKETS_LOG2, DISKS, WAYS},
+    mapped::Mapped,
+};
+
+const BUCKET_WORDS: usize = (1 << BUCKETS_LOG2) * WAYS as usize;
+const RECORD_WORDS: usize = 8;
+const WORDS: usize = BUCKET_WORDS + DISKS as usize * RECORD_WORDS;
+
+/// Offsets within a record.
+const SECTORS: usize = 0;
+const DEVT_AND_CLASS: usize = 1;
+const SHIFT_AND_TAINTS: usize = 2;
+
+/// All entries that this device number could have are taken.
+#[derive(Debug)]
+pub(crate) struct Crowded;
+
+#[derive(Debug)]
+pub(crate) struct DiskTable(Mapped);
+
+impl DiskTable {
+    pub(crate) fn new(map: &impl AsFd) -> io::Result<Self> {
+        Mapped::new(map, WORDS as u64).map(Self)
+    }
+
+    /// Writes the record of a slot that no entry names, without taints.
+    pub(crate) fn describe(&self, slot: Slot, spec: &DiskSpec) {
+        let shift = spec.geometry.chunk().sectors().trailing_zeros();
+        let class = spec.class.number();
+        self.record(slot, SECTORS).store(spec.geometry.sectors(), SeqCst);
+        let devt = u64::from(spec.number.devt());
+        self.record(slot, DEVT_AND_CLASS).store(devt | u64::from(class) << 32, SeqCst);
+        self.record(slot, SHIFT_AND_TAINTS).store(u64::from(shift), SeqCst);
+    }
+
+    /// Makes the programs find `number` in `slot`.
+    pub(crate) fn publish(&self, number: DeviceNumber, slot: Slot) -> Result<(), Crowded> {
+        let free = self.bucket(number).iter().find(|entry| entry.load(SeqCst) == 0);
+        free.ok_or(Crowded)?.store(entry(number, slot), SeqCst);
+        Ok(())
+    }
+
+    /// Makes the programs no longer find it. Programs that are running may still.
+    pub(crate) fn withdraw(&self, number: DeviceNumber, slot: Slot) {
+        for found in self.bucket(number) {
+            if found.load(SeqCst) == entry(number, slot) {
+                found.store(0, SeqCst);
+            }
+        }
+    }
+
+    pub(crate) fn is_published(&self, number: DeviceNumber, slot: Slot) -> bool {
+        self.bucket(number).iter().any(|found| found.load(SeqCst) == entry(number, slot))
+    }
+
+    /// Withdraws every entry of `slot`, whatever its device number.
+    pub(crate) fn withdraw_slot(&self, slot: Slot) {
+        for found in &self.0.words()[..BUCKET_WORDS] {
+            let word = found.load(SeqCst);
+            if word != 0 && word >> 32 == u64::from(slot.0) {
+                found.store(0, SeqCst);
+            }
+        }
+    }
+
+    pub(crate) fn taints(&self, slot: Slot) -> TaintSet {
+        let word = self.record(slot, SHIFT_AND_TAINTS).load(SeqCst);
+        TaintSet(u32::try_from(word >> 32).expect("32 bits are left"))
+    }
+
+    pub(crate) fn add_taints(&self, slot: Slot, taints: TaintSet) {
+        self.record(slot, SHIFT_AND_TAINTS).fetch_or(u64::from(taints.0) << 32, SeqCst);
+    }
+
+    pub(crate) fn clear_taints(&self, slot: Slot, taints: TaintSet) {
+        self.record(slot, SHIFT_AND_TAINTS).fetch_and(!(u64::from(taints.0) << 32), SeqCst);
+    }
+
+    fn bucket(&self, number: DeviceNumber) -> &[AtomicU64] {
+        let hash = number.devt().wrapping_mul(0x9e37_79b1) >> (32 - BUCKETS_LOG2);
+        let first = hash as usize * WAYS as usize;
+        &self.0.words()[first..first + WAYS as usize]
+    }
+
+    fn record(&self, slot: Slot, word: usize) -> &AtomicU64 {
+        &self.0.words()[BUCKET_WORDS + slot.0 as usize * RECORD_WORDS + word]
+    }
+}
+
+fn entry(number: DeviceNumber, slot: Slot) -> u64 {
+    u64::from(slot.0) << 32 | u64::from(number.devt())
+}
+
+impl DiskClass {
+    /// Its number in the programs' table and in a disk's record.
+    pub(crate) const fn number(self) -> u32 {
+        match self {
+            Self::RequestBased => 1,
+            Self::BioBased => 2,
+        }
+    }
+
+    pub(crate) const fn from_number(number: u32) -> Option<Self> {
+        match number {
+            1 => Some(Self::RequestBased),
+            2 => Some(Self::BioBased),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,425 @@
+//! The programs in the kernel, and the disks they track.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::AsFd,
+    path::Path,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use blocks::{Mark, Slot, Taint, TaintSet};
+use libbpf_rs::{MapCore, MapFlags, MapHandle};
+
+use crate::{
+    cost::RunTime,
+    counters::{self, ReadError},
+    device::{self, DiskClass},
+    disk::{
+        DiskMapError, DiskMaps, DiskSpec, KernelMaps, Shared, TrackedDisk, WORDS_MAX, remove_pins,
+    },
+    harvest::words_of,
+    limits::DISKS,
+    load::{self, Found, Hook, LoadError, LoadOptions},
+    pins::{DirectoryError, Pins},
+    ring::RingReader,
+    sys,
+    table::DiskTable,
+};
+
+/// How the programs came to be in the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attached {
+    /// They were loaded just now: what was written before is not known.
+    Fresh,
+    /// They were there, and tracked all the while.
+    Continued,
+}
+
+/// A disk can't be tracked.
+#[derive(Debug, thiserror::Error)]
+pub enum AddDiskError {
+    /// It is tracked already.
+    #[error("it is tracked already, in slot {}", .0.0)]
+    AlreadyTracked(Slot),
+    /// The number is that of no disk.
+    #[error("device number 0:0 is no disk's")]
+    NoDevice,
+    /// No slot is free.
+    #[error("{DISKS} disks are tracked already, which is the most there can be")]
+    TooManyDisks,
+    /// The look-up table has no room for this device number, because of those in it.
+    #[error("the device numbers of the disks tracked so far leave no room for this one")]
+    Crowded,
+    /// The bitmap would be too large.
+    #[error("{chunks} chunks are more than can be tracked: choose larger chunks")]
+    TooManyChunks {
+        /// How many the disk has.
+        chunks: u64,
+    },
+    /// Its maps.
+    #[error("the maps of the disk")]
+    Maps(#[from] DiskMapError),
+    /// The directory of pins.
+    #[error("the directory of pinned maps")]
+    Directory(#[from] DirectoryError),
+    /// Programs for its class could not be attached.
+    #[error("attaching the programs for bio-based disks")]
+    Attach(#[source] Box<LoadError>),
+    /// The programs' maps.
+    #[error("the maps of the tracking programs")]
+    Tables(#[from] libbpf_rs::Error),
+    /// The counters.
+    #[error(transparent)]
+    Counters(#[from] ReadError),
+}
+
+/// A disk could not be removed whole; it is no longer tracked.
+#[derive(Debug, thiserror::Error)]
+pub enum RemoveDiskError {
+    /// There is none.
+    #[error("no disk is tracked in slot {}", .0.0)]
+    NotTracked(Slot),
+    /// The directory of pins.
+    #[error("the directory of pinned maps")]
+    Directory(#[from] DirectoryError),
+    /// The programs' maps.
+    #[error("the maps of the tracking programs")]
+    Tables(#[from] libbpf_rs::Error),
+}
+
+/// Tracking could not be ended whole.
+#[derive(Debug, thiserror::Error)]
+#[error("removing the pinned maps and programs")]
+pub struct UnloadError(#[from] DirectoryError);
+
+/// One program in the kernel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ProgramStatus {
+    /// Its name: hook and copy.
+    pub name: String,
+    /// Events for which the kernel skipped it, because it was running on that processor already.
+    /// An event is lost only if all copies were skipped.
+    pub misses: u64,
+    /// What it cost, while [`crate::cost::Measuring`] existed.
+    pub run_time: RunTime,
+}
+
+/// The programs, loaded and attached, and the disks they track.
+///
+/// Dropping it leaves all in the kernel, where tracking goes on; [`Tracking::unload`] ends it.
+#[derive(Debug)]
+pub struct Tracking {
+    pins: Pins,
+    shared: Arc<Shared>,
+    dirty: MapHandle,
+    coarse: MapHandle,
+    in_flight: MapHandle,
+    ring: RingReader,
+    ring_records: usize,
+    disks: BTreeMap<Slot, TrackedDisk>,
+}
+
+impl Tracking {
+    /// Takes up what is pinned in `directory`, or loads the programs if nothing is.
+    ///
+    /// # Errors
+    /// Among others, if another version's programs are there.
+    pub fn open_or_load(directory: &Path) -> Result<(Self, Attached), LoadError> {
+        Self::open_or_load_with(directory, LoadOptions::default())
+    }
+
+    /// The same, with sizes for the case that the programs are loaded.
+    ///
+    /// # Errors
+    /// Among others, if another version's programs are there.
+    pub fn open_or_load_with(
+        directory: &Path,
+        options: LoadOptions,
+    ) -> Result<(Self, Attached), LoadError> {
+        let pins = Pins::open(directory)?;
+        if let Found::Complete = load::inspect(&pins)? {
+            let mut tracking = Self::open(pins)?;
+            if tracking.take_up_disks()? {
+                return Ok((tracking, Attached::Continued));
+            }
+            // Programs for a disk that is tracked are gone: what they missed is unknown.
+            drop(tracking);
+            return Self::load(Pins::open(directory)?, options);
+        }
+        Self::load(pins, options)
+    }
+
+    fn load(pins: Pins, options: LoadOptions) -> Result<(Self, Attached), LoadError> {
+        if let Err(error) = load::load(&pins, options) {
+            // What was pinned has no version beside it and is swept by the next attempt anyway.
+            pins.clear()?;
+            return Err(error);
+        }
+        Ok((Self::open(pins)?, Attached::Fresh))
+    }
+
+    fn open(pins: Pins) -> Result<Self, LoadError> {
+        let map = |name| MapHandle::from_pinned_path(pins.map(name));
+        let table = map("table")?;
+        let table = DiskTable::new(&table)
+            .map_err(|source| LoadError::Pin { path: pins.map("table"), source })?;
+        let ring = map("ring")?;
+        Ok(Self {
+            shared: Arc::new(Shared { table, counters: map("counters")? }),
+            dirty: map("dirty")?,
+            coarse: map("coarse")?,
+            in_flight: map("in_flight")?,
+            ring: RingReader::new(&ring)?,
+            // A record takes 32 bytes with its header.
+            ring_records: (ring.max_entries() / 32) as usize,
+            disks: BTreeMap::new(),
+            pins,
+        })
+    }
+
+    /// Starts tracking a disk. Its bitmap is live when this returns: every write acknowledged from
+    /// then on is marked. Everything written before is the caller's to copy, beginning after.
+    ///
+    /// For a bio-based disk this waits, up to about a second, for writes under way to complete;
+    /// one that takes longer taints the disk when it does.
+    ///
+    /// # Errors
+    /// The disk is not tracked then, and nothing of it is left.
+    pub fn add_disk(&mut self, spec: &DiskSpec) -> Result<Slot, AddDiskError> {
+        let slot = self.slot_for(spec)?;
+        match self.start(slot, spec) {
+            Ok(maps) => {
+                let shared = Arc::clone(&self.shared);
+                self.disks.insert(slot, TrackedDisk::new(slot, *spec, shared, maps));
+            }
+            Err(error) => {
+                // The first error is the one to tell; what stays behind is swept at the next start.
+                let _ = self.stop(slot, spec);
+                return Err(error);
+            }
+        }
+        if spec.class == DiskClass::BioBased {
+            settle(&self.shared.table, slot, spec);
+        }
+        Ok(slot)
+    }
+
+    /// Stops tracking a disk and removes its maps.
+    ///
+    /// # Errors
+    /// If something of it could not be removed.
+    pub fn remove_disk(&mut self, slot: Slot) -> Result<(), RemoveDiskError> {
+        let disk = self.disks.remove(&slot).ok_or(RemoveDiskError::NotTracked(slot))?;
+        self.stop(slot, disk.spec())
+    }
+
+    /// The disk in `slot`.
+    pub fn disk(&self, slot: Slot) -> Option<&TrackedDisk> {
+        self.disks.get(&slot)
+    }
+
+    /// All disks, by slot.
+    pub fn disks(&self) -> impl Iterator<Item = &TrackedDisk> {
+        self.disks.values()
+    }
+
+    /// Hands out the marks that came since the last call, and returns how many. Marks of disks
+    /// removed meanwhile may be among them.
+    pub fn poll_ring(&mut self, out: &mut dyn FnMut(Mark)) -> usize {
+        self.ring.poll(self.ring_records, out)
+    }
+
+    /// The attached programs.
+    ///
+    /// # Errors
+    /// If the kernel does not tell.
+    pub fn programs(&self) -> Result<Vec<ProgramStatus>, io::Error> {
+        let names = Hook::ALL.into_iter().flat_map(Hook::programs);
+        let attached = names.filter(|name| self.pins.link(name).exists());
+        attached.map(|name| program_status(&self.pins, name)).collect()
+    }
+
+    /// How often any program was skipped; see [`ProgramStatus::misses`].
+    ///
+    /// # Errors
+    /// If the kernel does not tell.
+    pub fn misses(&self) -> Result<u64, io::Error> {
+        Ok(self.programs()?.iter().map(|program| program.misses).sum())
+    }
+
+    /// Ends tracking: detaches the programs and removes every map and pin.
+    ///
+    /// # Errors
+    /// If a pin could not be removed.
+    pub fn unload(self) -> Result<(), UnloadError> {
+        Ok(self.pins.remove()?)
+    }
+
+    /// Ends whatever tracking is pinned in `directory`, of this version or another.
+    ///
+    /// # Errors
+    /// If a pin could not be removed, or a process uses it.
+    pub fn unload_all(directory: &Path) -> Result<(), UnloadError> {
+        Ok(Pins::open(directory)?.remove()?)
+    }
+
+    /// Opens the disks that are pinned. Returns false if one of them lacks its programs.
+    fn take_up_disks(&mut self) -> Result<bool, LoadError> {
+        for slot in self.pins.disks()? {
+            match self.open_disk(slot).map_err(io::Error::other) {
+                Ok(Some(disk)) => drop(self.disks.insert(slot, disk)),
+                // Its addition or its removal was interrupted; nobody was told that it is tracked.
+                Ok(None) => {
+                    self.shared.table.withdraw_slot(slot);
+                    remove_pins(&self.pins.disk(slot))?;
+                }
+                Err(source) => {
+                    return Err(LoadError::Pin { path: self.pins.disk(slot), source });
+                }
+            }
+        }
+        let free = (0..DISKS).map(Slot).filter(|slot| !self.disks.contains_key(slot));
+        free.for_each(|slot| self.shared.table.withdraw_slot(slot));
+        let needed = self.has_bio_based();
+        Ok(!needed || self.bios_attached())
+    }
+
+    fn open_disk(&self, slot: Slot) -> Result<Option<TrackedDisk>, OpenDiskError> {
+        let Some((spec, maps, kernel)) = DiskMaps::open(&self.pins.disk(slot))? else {
+            return Ok(None);
+        };
+        let live = self.shared.table.is_published(spec.number, slot)
+            && is_inner(&self.dirty, slot, &kernel.dirty)?
+            && is_inner(&self.coarse, slot, &kernel.coarse)?;
+        let shared = Arc::clone(&self.shared);
+        Ok(live.then(|| TrackedDisk::new(slot, spec, shared, maps)))
+    }
+
+    fn slot_for(&self, spec: &DiskSpec) -> Result<Slot, AddDiskError> {
+        let same =
+            |disk: &&TrackedDisk| disk.spec().id == spec.id || disk.spec().number == spec.number;
+        if let Some(disk) = self.disks().find(same) {
+            return Err(AddDiskError::AlreadyTracked(disk.slot()));
+        }
+        if spec.number.devt() == 0 {
+            return Err(AddDiskError::NoDevice);
+        }
+        let chunks = spec.geometry.chunks();
+        if words_of(chunks) > WORDS_MAX {
+            return Err(AddDiskError::TooManyChunks { chunks });
+        }
+        let mut slots = (0..DISKS).map(Slot);
+        slots.find(|slot| !self.disks.contains_key(slot)).ok_or(AddDiskError::TooManyDisks)
+    }
+
+    fn start(&self, slot: Slot, spec: &DiskSpec) -> Result<DiskMaps, AddDiskError> {
+        // Left by an interrupted removal, if anything.
+        remove_pins(&self.pins.disk(slot))?;
+        self.pins.make_disk(slot)?;
+        let (maps, kernel) = DiskMaps::create(&self.pins.disk(slot), spec)?;
+        if spec.class == DiskClass::BioBased && !self.bios_attached() {
+            self.attach_bios()?;
+        }
+        self.install(slot, &kernel)?;
+        counters::reset(&self.shared.counters, slot)?;
+        self.shared.table.describe(slot, spec);
+        self.shared.table.publish(spec.number, slot).map_err(|_| AddDiskError::Crowded)?;
+        Ok(maps)
+    }
+
+    /// Lets the programs find the bitmaps.
+    fn install(&self, slot: Slot, kernel: &KernelMaps) -> libbpf_rs::Result<()> {
+        for (outer, inner) in [(&self.dirty, &kernel.dirty), (&self.coarse, &kernel.coarse)] {
+            let descriptor = std::os::fd::AsRawFd::as_raw_fd(&inner.as_fd());
+            outer.update(&slot.0.to_ne_bytes(), &descriptor.to_ne_bytes(), MapFlags::ANY)?;
+        }
+        Ok(())
+    }
+
+    /// Undoes [`Self::start`], from any point of it. The disk must not be in `self.disks`.
+    fn stop(&self, slot: Slot, spec: &DiskSpec) -> Result<(), RemoveDiskError> {
+        self.shared.table.withdraw(spec.number, slot);
+        for outer in [&self.dirty, &self.coarse] {
+            // Returns after every program that may still use the map has ended.
+            match outer.delete(&slot.0.to_ne_bytes()) {
+                Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => Err(error)?,
+                _ => {}
+            }
+        }
+        remove_pins(&self.pins.disk(slot))?;
+        if spec.class == DiskClass::BioBased && !self.has_bio_based() {
+            Hook::OF_BIOS.into_iter().try_for_each(|hook| load::detach(&self.pins, hook))?;
+        }
+        Ok(())
+    }
+
+    fn has_bio_based(&self) -> bool {
+        self.disks().any(|disk| disk.spec().class == DiskClass::BioBased)
+    }
+
+    fn bios_attached(&self) -> bool {
+        let mut names = Hook::OF_BIOS.into_iter().flat_map(Hook::programs);
+        names.all(|name| self.pins.link(&name).exists())
+    }
+
+    fn attach_bios(&self) -> Result<(), AddDiskError> {
+        Hook::OF_BIOS.into_iter().try_for_each(|hook| load::detach(&self.pins, hook))?;
+        // What was in flight when the programs were last detached would never leave the table.
+        let stale: Vec<_> = self.in_flight.keys().collect();
+        for key in stale {
+            match self.in_flight.delete(&key) {
+                Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => Err(error)?,
+                _ => {}
+            }
+        }
+        let attach = |hook| load::attach(&self.pins, hook);
+        Hook::OF_BIOS
+            .into_iter()
+            .try_for_each(attach)
+            .map_err(|error| AddDiskError::Attach(Box::new(error)))
+    }
+}
+
+/// A pinned disk could not be opened.
+#[derive(Debug, thiserror::Error)]
+enum OpenDiskError {
+    #[error(transparent)]
+    Maps(#[from] DiskMapError),
+    #[error(transparent)]
+    Tables(#[from] libbpf_rs::Error),
+    #[error(transparent)]
+    System(#[from] io::Error),
+}
+
+/// Whether the programs find `inner` in `slot` of `outer`.
+fn is_inner(outer: &MapHandle, slot: Slot, inner: &MapHandle) -> Result<bool, OpenDiskError> {
+    let found = outer.lookup(&slot.0.to_ne_bytes(), MapFlags::ANY)?;
+    let id = sys::map_id(inner.as_fd())?;
+    Ok(found.is_some_and(|found| found == id.to_ne_bytes()))
+}
+
+/// Writes that were under way when a bio-based disk was added complete without an entry in the
+/// in-flight table and taint it. Their data is there before the caller copies the disk, if they
+/// complete before this returns, so that taint is taken back.
+fn settle(table: &DiskTable, slot: Slot, spec: &DiskSpec) {
+    const LEAST: Duration = Duration::from_millis(20);
+    const MOST: Duration = Duration::from_secs(1);
+    let deadline = Instant::now() + MOST;
+    loop {
+        thread::sleep(LEAST);
+        let idle = device::writes_in_flight(spec.number).is_none_or(|writes| writes == 0);
+        if idle || Instant::now() > deadline {
+            break;
+        }
+    }
+    table.clear_taints(slot, TaintSet::default().with(Taint::UnmatchedCompletion));
+}
+
+fn program_status(pins: &Pins, name: String) -> io::Result<ProgramStatus> {
+    let program = sys::open_pin(&pins.program(&name))?;
+    let info = sys::program_info(program.as_fd())?;
+    Ok(ProgramStatus { name, misses: info.recursion_misses, run_time: RunTime::of(&info) })
+}
