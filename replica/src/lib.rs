@@ -1,1 +1,51 @@
-//! The target's store: incoming journal, catalogue, base, fold.
+//! The target's store: what keeps the replicas of disks, whole at every crash.
+//!
+//! `docs/replica-store.md` describes every file of it, and argues crash by crash. In short: each
+//! disk has a [base](Disk::base_path), a raw image; epochs arrive as sealed frames, become immutable
+//! deltas in one flip of a catalogue, and are folded into the base afterwards. Only an initial
+//! synchronisation goes straight to the base, since that holds no point yet.
+//!
+//! - [`Store`]: the directory. [`Disk`]: one open replica. [`Incoming`]: an epoch on its way.
+//! - Every error tells its [`FailureClass`].
+//!
+//! Promises kept here: an epoch is visible whole or not at all (5); nothing that was received is
+//! trusted before it was checked (6); what is acknowledged is durable and can be applied.
+//! Not here: who may speak to the store (`wire`), and when an epoch is folded (the binary).
+
+mod base;
+mod catalog;
+mod claim;
+mod content;
+mod delta;
+mod device_record;
+mod disk;
+mod error;
+mod fold;
+mod hashes;
+mod incoming;
+mod key_store;
+mod layout;
+mod opening;
+mod store;
+mod workers;
+
+#[cfg(test)]
+mod tests;
+
+pub use base::BaseError;
+pub use catalog::{BaseKind, CatalogError, Completeness, DiskState, NAME_LEN_MAX, RecordError};
+pub use content::ContentError;
+pub use delta::{DeltaError, FRAMES_PER_EPOCH_MAX};
+pub use device_record::DeviceRecordError;
+pub use disk::{BeginError, Disk, MustReopenError};
+pub use error::FailureClass;
+pub use fold::FoldError;
+pub use hashes::{BlockHash, BlockHashes, HashError};
+pub use incoming::{Durable, Incoming, IncomingError};
+pub use key_store::KeyError;
+pub use opening::RecoverError;
+pub use store::{
+    AtRest, AttachError, DiskListing, DiskSpec, DiskSummary, ForgetError, InitError, InspectError,
+    OpenDiskError, OpenStoreError, Store, Usage, VerifyReport,
+};
+pub use workers::Parallelism;

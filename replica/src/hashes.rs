@@ -1,0 +1,114 @@
+//! Hashes of compare blocks: what a source compares its own content with.
+//!
+//! A source leaves out a block whose hash is equal. So what is hashed must be durable, must be in
+//! the base, and must not be about to change: everything pending is folded first, and unsynced
+//! remains of a seed that was given up are synced.
+
+use blocks::{ByteLen, Epoch};
+use storage::StorageError;
+use wire::{COMPARE_BLOCK, message::HASH_COUNT_MAX};
+
+use crate::{Disk, MustReopenError, error::FailureClass, fold::FoldError};
+
+const BLOCK_LEN: usize = COMPARE_BLOCK.0 as usize;
+const BLOCKS_PER_READ: usize = 16;
+
+/// The BLAKE3 hash of one compare block.
+pub type BlockHash = [u8; 32];
+
+/// Hashes of neighbouring compare blocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BlockHashes {
+    /// The epoch of which this is the content.
+    pub as_of: Epoch,
+    /// The hashes in order of the blocks.
+    pub hashes: Vec<BlockHash>,
+}
+
+/// Hashes that can't be given.
+#[derive(Debug, thiserror::Error)]
+pub enum HashError {
+    /// Blocks past the end of the disk, or too many at once.
+    #[error("{count} blocks from block {first}: at most {limit}, and a disk of {blocks}")]
+    Range {
+        /// The first block asked for.
+        first: u64,
+        /// How many were asked for.
+        count: u32,
+        /// How many may be asked for at once.
+        limit: u32,
+        /// How many the disk has.
+        blocks: u64,
+    },
+    /// A seed is being written to the base.
+    #[error("epoch {0} is being written to the base")]
+    Seeding(Epoch),
+    /// What is pending can't be folded.
+    #[error(transparent)]
+    Fold(#[from] FoldError),
+    /// The base can't be read or synced.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// See there.
+    #[error(transparent)]
+    MustReopen(#[from] MustReopenError),
+}
+
+impl HashError {
+    /// Its class.
+    pub fn class(&self) -> FailureClass {
+        match self {
+            Self::Range { .. } | Self::Seeding(_) => FailureClass::Refused,
+            Self::Fold(error) => error.class(),
+            Self::Storage(error) => FailureClass::of_storage(error),
+            Self::MustReopen(_) => FailureClass::StoreFailed,
+        }
+    }
+}
+
+impl Disk {
+    /// The hashes of `count` compare blocks from block `first`, of the newest durable content. The
+    /// last block of a disk may be short and is hashed as it is. Folds what is pending.
+    ///
+    /// The hashes hold for the epoch they name. A source that has a later epoch under way must not
+    /// leave out blocks by them.
+    pub fn hashes(&self, first: u64, count: u32) -> Result<BlockHashes, HashError> {
+        let disk_len = self.geometry().len();
+        let blocks = disk_len.0.div_ceil(COMPARE_BLOCK.0);
+        let (limit, end) = (HASH_COUNT_MAX, first.checked_add(count.into()));
+        let Some(end) = end.filter(|end| *end <= blocks && count <= limit) else {
+            return Err(HashError::Range { first, count, limit, blocks });
+        };
+        // Held to the end, so that no fold changes the base below the reads.
+        let folding = self.shared.lock_folding();
+        self.shared.fold_all(&folding)?;
+        let as_of = {
+            let books = self.shared.books();
+            books.check_health()?;
+            if let Some(epoch) = books.seeding {
+                return Err(HashError::Seeding(epoch));
+            }
+            books.catalog.record().folded
+        };
+        let base = &self.shared.taker.base;
+        base.sync_if_needed().inspect_err(|error| self.shared.note_failure(error))?;
+        let bytes =
+            ByteLen(first * COMPARE_BLOCK.0)..ByteLen(disk_len.0.min(end * COMPARE_BLOCK.0));
+        Ok(BlockHashes { as_of, hashes: self.hash_range(bytes)? })
+    }
+
+    fn hash_range(&self, bytes: std::ops::Range<ByteLen>) -> Result<Vec<BlockHash>, StorageError> {
+        let mut buffer = vec![0; BLOCK_LEN * BLOCKS_PER_READ];
+        let mut hashes = Vec::new();
+        let mut at = bytes.start.0;
+        while at < bytes.end.0 {
+            let left = usize::try_from(bytes.end.0 - at).unwrap_or(usize::MAX);
+            let len = left.min(buffer.len());
+            let part = &mut buffer[..len];
+            self.shared.taker.base.read(at, part)?;
+            hashes.extend(part.chunks(BLOCK_LEN).map(|block| *blake3::hash(block).as_bytes()));
+            at += len as u64;
+        }
+        Ok(hashes)
+    }
+}

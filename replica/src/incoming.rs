@@ -1,0 +1,297 @@
+//! An epoch that is being received.
+//!
+//! A seed goes straight to the base, which holds no point yet; every other kind is kept as
+//! received, so that the replica stays at the epoch before until all of it is here. Either way each
+//! frame is opened and decoded once before the commit: what is acknowledged can be applied.
+//!
+//! Nothing of an epoch is visible before [`Incoming::commit`] returns, and dropping it gives the
+//! epoch up. What a seed that was given up has written to the base stays there; nobody counts on a
+//! base without a point, and the source sends these extents again.
+
+use std::sync::Arc;
+
+use blocks::{DiskId, Epoch, EpochKind, Generation};
+use storage::StorageError;
+use wire::{CheckedFrame, EpochChain, EpochLink, EpochSummary, OpenError, frame::ChainError};
+
+use crate::{
+    Completeness, DiskState, MustReopenError,
+    catalog::{CatalogError, Record},
+    content::{ContentError, Treatment},
+    delta::{DeltaName, FRAMES_PER_EPOCH_MAX, PartWriter, link_of},
+    disk::DiskShared,
+    error::FailureClass,
+    workers::Batch,
+};
+
+/// An epoch that is being received. Dropping it gives the epoch up.
+#[derive(Debug)]
+pub struct Incoming {
+    disk: Arc<DiskShared>,
+    link: EpochLink,
+    route: Route,
+    batch: Arc<Batch>,
+    chain: Option<EpochChain>,
+    frames: u64,
+    end: Option<CheckedFrame>,
+    outcome: Outcome,
+}
+
+#[derive(Debug)]
+enum Route {
+    /// To the base.
+    Straight,
+    /// To a file, which becomes a delta.
+    Journal(PartWriter),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Outcome {
+    Open,
+    Failed,
+    Committed,
+}
+
+/// An epoch that is durable: it may be acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Durable {
+    /// The state of the disk with it; `last_durable` is the epoch.
+    pub state: DiskState,
+}
+
+/// An epoch that can't be received or committed. It is given up; the replica is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum IncomingError {
+    /// The frame is of another disk, generation or epoch.
+    #[error("a frame of disk {disk}, generation {generation}, epoch {epoch} does not belong here")]
+    Foreign {
+        /// Its disk.
+        disk: DiskId,
+        /// Its generation.
+        generation: Generation,
+        /// Its epoch.
+        epoch: Epoch,
+    },
+    /// The frames are not those of one whole epoch.
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    /// There are more frames than an epoch may have.
+    #[error("an epoch of more than {FRAMES_PER_EPOCH_MAX} frames")]
+    TooManyFrames,
+    /// A frame can't be opened, decoded or applied.
+    #[error(transparent)]
+    Content(#[from] ContentError),
+    /// The end frame is not authentic.
+    #[error("the end of the epoch: {0}")]
+    End(#[source] OpenError),
+    /// It is built on another epoch than the newest durable one.
+    #[error("the epoch is built on epoch {follows}, but {last_durable} is the newest durable one")]
+    OutOfOrder {
+        /// What it is built on.
+        follows: Epoch,
+        /// What is durable.
+        last_durable: Epoch,
+    },
+    /// A delta, but the replica holds no point it could change.
+    #[error("a delta for a replica that holds no point")]
+    DeltaWithoutPoint,
+    /// A delta that says of itself that something is missing.
+    #[error("a delta that is not complete")]
+    IncompleteDelta,
+    /// The storage failed.
+    #[error(transparent)]
+    Storage(#[from] StorageError),
+    /// The catalogue can't be changed.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// See there.
+    #[error(transparent)]
+    MustReopen(#[from] MustReopenError),
+    /// An earlier error ended it.
+    #[error("the epoch has failed earlier")]
+    FailedEarlier,
+}
+
+impl IncomingError {
+    /// Its class.
+    pub fn class(&self) -> FailureClass {
+        match self {
+            Self::Foreign { .. }
+            | Self::Chain(_)
+            | Self::TooManyFrames
+            | Self::End(_)
+            | Self::OutOfOrder { .. }
+            | Self::DeltaWithoutPoint
+            | Self::IncompleteDelta
+            | Self::FailedEarlier => FailureClass::Refused,
+            Self::Content(error) => error.class(),
+            Self::Storage(error) => FailureClass::of_storage(error),
+            Self::Catalog(error) => error.class(),
+            Self::MustReopen(_) => FailureClass::StoreFailed,
+        }
+    }
+}
+
+impl Incoming {
+    pub(crate) fn straight(disk: &Arc<DiskShared>, link: EpochLink) -> Self {
+        Self::new(disk, link, Route::Straight, Treatment::Apply)
+    }
+
+    pub(crate) fn journal(disk: &Arc<DiskShared>, name: DeltaName) -> Result<Self, StorageError> {
+        let writer = PartWriter::create(disk.storage.as_ref(), &disk.paths, name)?;
+        Ok(Self::new(disk, name.link, Route::Journal(writer), Treatment::Check))
+    }
+
+    fn new(disk: &Arc<DiskShared>, link: EpochLink, route: Route, treatment: Treatment) -> Self {
+        let batch = Batch::new(treatment);
+        let (disk, outcome) = (Arc::clone(disk), Outcome::Open);
+        Self { disk, link, route, batch, chain: None, frames: 0, end: None, outcome }
+    }
+
+    /// Which epoch it is.
+    pub fn link(&self) -> EpochLink {
+        self.link
+    }
+
+    /// Takes the next frame, content or end. Waits while the store's workers are busy.
+    ///
+    /// An error may concern an earlier frame. After one the epoch is lost.
+    pub fn append(&mut self, frame: CheckedFrame) -> Result<(), IncomingError> {
+        if self.outcome != Outcome::Open {
+            return Err(IncomingError::FailedEarlier);
+        }
+        let result = self.take(frame);
+        self.note(result)
+    }
+
+    /// Makes the epoch durable, and part of the replica. When this returns it may be acknowledged.
+    ///
+    /// Epochs are committed in the order in which they follow each other.
+    pub fn commit(mut self) -> Result<Durable, IncomingError> {
+        if self.outcome != Outcome::Open {
+            return Err(IncomingError::FailedEarlier);
+        }
+        let result = self.make_durable();
+        let durable = self.note(result)?;
+        self.outcome = Outcome::Committed;
+        Ok(durable)
+    }
+
+    fn take(&mut self, frame: CheckedFrame) -> Result<(), IncomingError> {
+        self.check_belongs(&frame)?;
+        match &mut self.chain {
+            Some(chain) => chain.push(&frame)?,
+            None => self.chain = Some(EpochChain::begin(&frame)),
+        }
+        self.frames += 1;
+        if self.frames > FRAMES_PER_EPOCH_MAX {
+            return Err(IncomingError::TooManyFrames);
+        }
+        if self.batch.has_failed() {
+            self.batch.wait()?;
+        }
+        if let Route::Journal(writer) = &mut self.route {
+            writer.append(&frame)?;
+        }
+        if frame.header().is_end() {
+            self.end = Some(frame);
+        } else {
+            self.disk.workers.submit(frame, &self.disk.taker, &self.batch);
+        }
+        Ok(())
+    }
+
+    fn check_belongs(&self, frame: &CheckedFrame) -> Result<(), IncomingError> {
+        let header = frame.header();
+        let (disk, generation) = (header.disk, header.generation);
+        if (disk, generation) != self.disk.identity || link_of(header) != self.link {
+            return Err(IncomingError::Foreign { disk, generation, epoch: header.epoch });
+        }
+        if self.disk.taker.holds(frame) { Ok(()) } else { Err(ContentError::PastEnd.into()) }
+    }
+
+    fn make_durable(&mut self) -> Result<Durable, IncomingError> {
+        self.batch.wait()?;
+        let summary = self.verify_end()?;
+        match &mut self.route {
+            Route::Straight => {
+                // Everything is written; the next seed may begin while this one is synced.
+                self.disk.end_seed(self.link.epoch);
+                self.disk.taker.base.sync()?;
+            }
+            Route::Journal(writer) => writer.finish(summary)?,
+        }
+        // Synced first and in the books second, so that a long sync holds nobody up; whether the
+        // epoch is in order can only be said with the books in hand.
+        let mut books = self.disk.books();
+        let record = self.check_order(books.catalog.record(), &summary)?;
+        books.check_health()?;
+        if let Route::Journal(writer) = &self.route {
+            writer.publish(self.disk.storage.as_ref(), &self.disk.paths)?;
+        }
+        let state = record.state;
+        books.flip(record)?;
+        if let Route::Journal(_) = self.route {
+            books.pending.push_back(self.link.epoch);
+        }
+        Ok(Durable { state })
+    }
+
+    /// The authentic end of the epoch, if all that it counts has come.
+    fn verify_end(&self) -> Result<EpochSummary, IncomingError> {
+        let (Some(chain), Some(end)) = (&self.chain, &self.end) else {
+            return Err(ChainError::NoEnd.into());
+        };
+        let summary = self.disk.taker.opener.open_end(end).map_err(IncomingError::End)?;
+        chain.verify(&summary)?;
+        Ok(summary)
+    }
+
+    /// The catalogue's record with this epoch, if it is the next one.
+    fn check_order(
+        &self,
+        record: &Record,
+        summary: &EpochSummary,
+    ) -> Result<Record, IncomingError> {
+        let EpochLink { kind, epoch, follows } = self.link;
+        let DiskState { last_durable, completeness } = record.state;
+        if follows != last_durable {
+            return Err(IncomingError::OutOfOrder { follows, last_durable });
+        }
+        if kind == EpochKind::Delta && completeness != Completeness::Follows {
+            return Err(IncomingError::DeltaWithoutPoint);
+        }
+        if kind == EpochKind::Delta && !summary.completes {
+            return Err(IncomingError::IncompleteDelta);
+        }
+        let completeness =
+            if summary.completes { Completeness::Follows } else { Completeness::Partial };
+        let folded = if kind == EpochKind::Seed { epoch } else { record.folded };
+        let state = DiskState { last_durable: epoch, completeness };
+        Ok(Record { state, folded, ..record.clone() })
+    }
+
+    /// Remembers that the epoch failed, and whether the store can still be believed.
+    fn note<T>(&mut self, result: Result<T, IncomingError>) -> Result<T, IncomingError> {
+        result.inspect_err(|error| {
+            self.outcome = Outcome::Failed;
+            if let IncomingError::Storage(error)
+            | IncomingError::Content(ContentError::Storage(error)) = error
+            {
+                self.disk.note_failure(error);
+            }
+        })
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        self.batch.cancel();
+        self.disk.end_seed(self.link.epoch);
+        if let (Route::Journal(_), false) = (&self.route, self.outcome == Outcome::Committed) {
+            // What can't be removed now is removed when the disk is opened next.
+            let _ = self.disk.storage.remove(&self.disk.paths.part(self.link.epoch));
+        }
+        self.disk.books().receiving.retain(|link| link.epoch != self.link.epoch);
+    }
+}
