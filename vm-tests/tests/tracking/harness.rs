@@ -23,8 +23,8 @@ const ROUND: Duration = Duration::from_millis(15);
 /// More than a round's writers can do.
 const LOG_CAPACITY: usize = 200_000;
 
-/// What a tracker offers to a harvest.
-pub(crate) trait Tracking {
+/// Where a harvest takes marks from.
+pub(crate) trait Marks {
     /// Takes the marks: the chunks that were marked until now and are no longer.
     fn take(&mut self) -> Result<Bitmap>;
 }
@@ -50,7 +50,7 @@ pub(crate) struct Outcome {
 pub(crate) fn race(
     rig: &Rig,
     device: &BlockDevice,
-    tracking: &mut dyn Tracking,
+    marks: &mut dyn Marks,
     order: Order,
     time: Duration,
 ) -> Result<Outcome> {
@@ -60,8 +60,8 @@ pub(crate) fn race(
     let mut seed = 0;
     while started.elapsed() < time {
         seed += u64::from(WRITERS);
-        outcome.writes += round(rig, device, &mut || harvest.run(tracking), seed)?;
-        harvest.run(tracking)?;
+        outcome.writes += round(rig, device, &mut || harvest.run(marks), seed)?;
+        harvest.run(marks)?;
         outcome.stale += harvest.repair_stale()?;
     }
     outcome.harvested = harvest.chunks;
@@ -124,15 +124,15 @@ impl Harvest {
         Ok(Self { order, device, geometry, disk, copy, buffer, left, chunks: 0 })
     }
 
-    fn run(&mut self, tracking: &mut dyn Tracking) -> Result<()> {
-        let mut chunks = tracking.take()?;
+    fn run(&mut self, marks: &mut dyn Marks) -> Result<()> {
+        let mut chunks = marks.take()?;
         chunks.union_with(&self.left);
         self.read(&chunks)?;
         self.left = Bitmap::new(self.geometry.chunks());
         if self.order == Order::ReadThenClear {
             // What clearing only now amounts to: marks that were set meanwhile go unread, for the
             // chunks that were read. The others stay for the next harvest.
-            self.left = tracking.take()?;
+            self.left = marks.take()?;
             self.left.subtract(&chunks);
         }
         self.chunks += chunks.count();

@@ -13,9 +13,9 @@ use libbpf_rs::{Link, MapCore, Object, ObjectBuilder};
 use memmap2::{MmapOptions, MmapRaw};
 use vm_tests::{BlockDevice, Rig};
 
-use crate::harness::Tracking;
+use crate::harness::Marks;
 
-const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/race/issue_only.bpf.c");
+const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tracking/issue_only.bpf.c");
 
 /// `CHUNKS` of the source.
 const CHUNKS: u64 = 4096;
@@ -59,7 +59,7 @@ impl IssueOnly {
     }
 }
 
-impl Tracking for IssueOnly {
+impl Marks for IssueOnly {
     fn take(&mut self) -> Result<Bitmap> {
         let mut taken = Bitmap::new(self.geometry.chunks());
         for index in 0..self.geometry.chunks().div_ceil(64) {
