@@ -1,0 +1,142 @@
+//! What the agent is asked, and how it answers. The types are the `--json` output as well.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// A request to the agent.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Request {
+    Status,
+    Protect { path: PathBuf, only_check: bool },
+    Unprotect { disk: String },
+    Pause { disk: Option<String> },
+    Resume { disk: Option<String> },
+}
+
+/// The agent's answer; which one depends on the request.
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Response {
+    Status(Status),
+    /// What was done, in words.
+    Done(String),
+}
+
+/// The agent as a whole.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Status {
+    pub(crate) machine: String,
+    pub(crate) target: Option<String>,
+    pub(crate) link: LinkStatus,
+    pub(crate) disks: Vec<DiskStatus>,
+    /// What is wrong beside them, in words.
+    pub(crate) problems: Vec<String>,
+    /// Resident memory of the agent, in bytes.
+    pub(crate) memory_bytes: u64,
+}
+
+/// The connection to the target.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "state")]
+pub(crate) enum LinkStatus {
+    NotEnrolled,
+    Connecting {
+        last_error: Option<String>,
+    },
+    Connected {
+        since: jiff::Timestamp,
+    },
+    /// Retrying is useless until a person has acted.
+    Refused {
+        reason: String,
+    },
+}
+
+/// One protected disk.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct DiskStatus {
+    pub(crate) name: String,
+    pub(crate) path: PathBuf,
+    pub(crate) id: String,
+    pub(crate) generation: String,
+    pub(crate) class: String,
+    pub(crate) size_bytes: u64,
+    pub(crate) chunk_bytes: u64,
+    pub(crate) state: DiskState,
+    /// Why the state is not green, and what to do.
+    pub(crate) reason: Option<String>,
+    /// The age of the oldest write that the replica lacks.
+    pub(crate) rpo_seconds: f64,
+    /// Marked and not yet sent.
+    pub(crate) dirty_bytes: u64,
+    /// Sent and not yet durable on the target.
+    pub(crate) in_flight_bytes: u64,
+    /// Bytes a second read for the replica, over the last epoch.
+    pub(crate) rate_bytes: u64,
+    pub(crate) epoch: u64,
+    pub(crate) last_durable: Option<jiff::Timestamp>,
+    pub(crate) sent: SentBytes,
+    pub(crate) tracking: TrackingStatus,
+    pub(crate) ack_latency: Option<Latency>,
+}
+
+/// Totals since the agent started.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct SentBytes {
+    /// Read from the disk for the replica.
+    pub(crate) raw: u64,
+    /// Of that, zeroes: not sent as data.
+    pub(crate) zero: u64,
+    /// Of that, equal on the replica according to its hashes: not sent.
+    pub(crate) equal: u64,
+    /// What was sent, with headers.
+    pub(crate) wire: u64,
+    /// Epochs acknowledged.
+    pub(crate) epochs: u64,
+}
+
+/// What the programs in the kernel report.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct TrackingStatus {
+    pub(crate) writes: u64,
+    pub(crate) bytes: u64,
+    pub(crate) ring_lost: u64,
+    pub(crate) gaps: u64,
+}
+
+/// From seal to durable acknowledgement, in seconds.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct Latency {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) max: f64,
+}
+
+/// Where a disk stands.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum DiskState {
+    InitialReplication { percent: u8 },
+    Protected,
+    Lagging,
+    ResyncRequired,
+    Resynchronising { percent: u8 },
+    Paused,
+    Critical,
+}
+
+impl std::fmt::Display for DiskState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::InitialReplication { percent } => write!(f, "Initial replication {percent}%"),
+            Self::Protected => f.write_str("Protected"),
+            Self::Lagging => f.write_str("Lagging"),
+            Self::ResyncRequired => f.write_str("Resync required"),
+            Self::Resynchronising { percent } => write!(f, "Resynchronising {percent}%"),
+            Self::Paused => f.write_str("Paused"),
+            Self::Critical => f.write_str("Critical"),
+        }
+    }
+}

@@ -1,0 +1,24 @@
+//! The agent: tracks and ships the disks of this machine.
+//!
+//! ```text
+//!  kernel maps ──> core (one thread, owns every disk) ──> shipper engine ──> frames
+//!                    ▲          │ commands                                    │
+//!                    │ events   ▼                                             ▼
+//!                  admin      link (tokio: QUIC, owns the SourceSession) <── epoch streams
+//! ```
+
+mod core;
+mod disk;
+mod doctor;
+mod enroll;
+mod link;
+pub(crate) mod own_store;
+mod protect;
+mod run;
+mod shared;
+mod state;
+mod status;
+
+pub(crate) use doctor::{Finding, Grade, examine};
+pub(crate) use enroll::enroll;
+pub(crate) use run::run;

@@ -1,0 +1,171 @@
+//! One protected disk, as the core holds it.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use blocks::{Bitmap, ByteLen, Coverage, DiskId, Epoch, GapReason, Generation, Geometry};
+use crossbeam_channel::Sender;
+use ebpf::TrackedDisk;
+use ebpf::device::Device;
+use hdrhistogram::Histogram;
+use shipper::{DiskHandle, ShipReport};
+use tracker::{CrossCheck, DiskTracker, Harvest};
+use wire::{DataKey, Sealer};
+
+use super::core::now;
+use super::state::DiskRecord;
+use crate::admin::agent::{Latency, Response, SentBytes};
+
+/// Answers a `protect` once the target has taken the disk, or refused it.
+pub(super) type Waiting = Sender<anyhow::Result<Response>>;
+
+/// A protected disk and everything the agent knows of it.
+pub(super) struct ProtectedDisk {
+    pub(super) id: DiskId,
+    pub(super) generation: Generation,
+    pub(super) geometry: Geometry,
+    /// The kernel's name, as `loop0`.
+    pub(super) name: String,
+    pub(super) record: DiskRecord,
+    pub(super) key: DataKey,
+    pub(super) device: Device,
+    pub(super) tracked: TrackedDisk,
+    pub(super) handle: DiskHandle,
+    pub(super) tracker: DiskTracker,
+    pub(super) check: CrossCheck,
+    pub(super) session: Session,
+    pub(super) next_cycle: Instant,
+    pub(super) next_log: Instant,
+    pub(super) waiting: Option<(Waiting, Instant)>,
+    /// Why nothing is sent until then: an epoch failed for a reason that may pass.
+    pub(super) held: Option<(String, Instant)>,
+    /// Ring records known to be lost.
+    pub(super) ring_lost: u64,
+    pub(super) sent: Sent,
+}
+
+/// Where the disk stands with the target.
+pub(super) enum Session {
+    /// The connection is down, or the disk was not opened on it yet.
+    Closed,
+    /// Asked for, not answered.
+    Opening,
+    /// The target takes epochs.
+    Open { sealer: Arc<Sealer> },
+    /// The target failed to keep an epoch: open again after a while.
+    Failed { reason: String, retry: Instant },
+    /// The target will not have it: a person must act.
+    Refused { reason: String },
+}
+
+/// What was sent and acknowledged since the agent started.
+pub(super) struct Sent {
+    pub(super) totals: SentBytes,
+    pub(super) rate: ByteLen,
+    pub(super) last_durable: Option<jiff::Timestamp>,
+    pub(super) gaps: u64,
+    pub(super) failures: u32,
+    sealed: VecDeque<(Epoch, Instant)>,
+    /// From seal to durable acknowledgement, in microseconds.
+    latency: Histogram<u64>,
+}
+
+impl Sent {
+    pub(super) fn new() -> Self {
+        // One microsecond to one hour, three digits: 100 KiB at most.
+        let latency = Histogram::new_with_bounds(1, 3_600_000_000, 3);
+        Self {
+            totals: SentBytes::default(),
+            rate: ByteLen(0),
+            last_durable: None,
+            gaps: 0,
+            failures: 0,
+            sealed: VecDeque::new(),
+            latency: latency.expect("bounds of 1 and more, three digits"),
+        }
+    }
+
+    pub(super) fn note_sealed(&mut self, epoch: Epoch, now: Instant) {
+        self.sealed.push_back((epoch, now));
+    }
+
+    pub(super) fn note_shipped(&mut self, report: &ShipReport) {
+        self.totals.raw += report.covered_bytes;
+        self.totals.zero += report.zero_bytes;
+        self.totals.equal += report.unchanged_bytes;
+        self.totals.wire += report.wire_bytes;
+        let seconds = report.elapsed.as_secs_f64().max(1e-3);
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate")]
+        #[expect(clippy::cast_precision_loss, reason = "a rate")]
+        let rate = (report.covered_bytes as f64 / seconds) as u64;
+        self.rate = ByteLen(rate);
+    }
+
+    pub(super) fn note_durable(&mut self, epoch: Epoch, now: Instant) {
+        while let Some((sealed, at)) = self.sealed.pop_front_if(|(sealed, _)| *sealed <= epoch) {
+            if sealed == epoch {
+                let micros = u64::try_from((now - at).as_micros()).unwrap_or(u64::MAX);
+                self.latency.saturating_record(micros);
+            }
+            self.totals.epochs += 1;
+        }
+        self.failures = 0;
+        self.last_durable = Some(jiff::Timestamp::now());
+    }
+
+    pub(super) fn note_aborted(&mut self) {
+        self.sealed.clear();
+    }
+
+    pub(super) fn latency(&self) -> Option<Latency> {
+        #[expect(clippy::cast_precision_loss, reason = "microseconds below 2^53")]
+        let seconds = |micros: u64| micros as f64 / 1e6;
+        (!self.latency.is_empty()).then(|| Latency {
+            p50: seconds(self.latency.value_at_quantile(0.5)),
+            p99: seconds(self.latency.value_at_quantile(0.99)),
+            max: seconds(self.latency.max()),
+        })
+    }
+}
+
+impl ProtectedDisk {
+    /// Sweeps the kernel's bitmap: what was set is pending from now on.
+    pub(super) fn harvest(&self) -> Harvest {
+        let mut chunks = Bitmap::new(self.geometry.chunks());
+        let started = now();
+        self.tracked.harvest(&mut |index, bits| chunks.insert_word(index, bits));
+        Harvest { started, chunks }
+    }
+
+    /// Drops the pending bits of what is durable, then notes the epoch beside them.
+    pub(super) fn release(&self, released: &Bitmap) {
+        released.words().for_each(|(index, bits)| self.tracked.drop_pending(index, bits));
+        self.tracked.acknowledge(self.tracker.acked());
+    }
+
+    /// The gap that is open, if one is.
+    pub(super) fn gap(&self) -> Option<GapReason> {
+        match self.tracker.coverage() {
+            Coverage::Complete => None,
+            Coverage::Gap(reason) => Some(reason),
+        }
+    }
+
+    /// How long to leave the target alone after a failure: 1 s, doubling to 60 s.
+    pub(super) fn retry_delay(&self) -> Duration {
+        Duration::from_secs(1 << self.sent.failures.min(6)).min(Duration::from_secs(60))
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        self.record.path.clone()
+    }
+
+    /// Whether `wanted` is this disk's name, path or identity.
+    pub(super) fn is(&self, wanted: &str) -> bool {
+        self.name == wanted
+            || self.record.path.as_os_str() == wanted
+            || self.id.to_string() == wanted
+    }
+}

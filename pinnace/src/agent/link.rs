@@ -1,0 +1,249 @@
+//! The connection to the target: a thin shell around [`wire::SourceSession`].
+//!
+//! One task owns the session. Epochs are sent by a task each ([`epoch`]), which asks for room
+//! before every frame. Towards the core there are two queues: commands come in, events go out.
+//! A lost connection is tried again at once, then with growing pauses, until it is refused for a
+//! reason that only a person can change.
+
+use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use blocks::{DiskId, Epoch, EpochKind, MachineId};
+use crossbeam_channel::{Receiver, Sender};
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ConnectionError, Endpoint};
+use rustls::pki_types::{CertificateDer, pem::PemObject as _};
+use shipper::{BlockRange, HashSource, HashSourceError, ShipOutput, ShipReport};
+use tokio::sync::mpsc;
+use tracker::Replica;
+use wire::message::OpenDisk;
+use wire::{Class, CloseCode, Text};
+
+use super::core::Event;
+use super::disk::ProtectedDisk;
+use super::state::{AgentState, MachineIdentity};
+use crate::exit::{Exit, Failure};
+use crate::pki::{self, Identity, TARGET_NAME};
+use crate::quic;
+
+mod epoch;
+mod session;
+
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+/// A connection that lasted this long is worth an attempt at once when it breaks.
+const LASTED: Duration = Duration::from_secs(20);
+
+/// What the core wants of the connection.
+pub(super) enum LinkCommand {
+    /// Replicate a disk.
+    Open(Box<OpenDisk>),
+    /// Send an epoch.
+    Ship { disk: DiskId, epoch: Epoch, kind: EpochKind, frames: Receiver<ShipOutput> },
+    /// Ask for hashes of the replica.
+    Hashes { disk: DiskId, first_block: u64, count: u32, answer: Sender<Vec<[u8; 32]>> },
+    /// Stop replicating a disk; the target keeps what it has.
+    Close { disk: DiskId },
+    /// Close the connection in order.
+    Stop,
+}
+
+/// What the connection tells the core.
+pub(super) enum LinkEvent {
+    Up,
+    Down { reason: String },
+    Denied { reason: String },
+    Opened { disk: DiskId, durable: Epoch, replica: Replica },
+    Refused { disk: DiskId, code: CloseCode, detail: String },
+    Shipped { disk: DiskId, report: ShipReport },
+    Durable { disk: DiskId, epoch: Epoch },
+    Failed { disk: DiskId, epoch: Epoch, code: CloseCode, detail: String },
+}
+
+/// The core's end of the queue of commands.
+#[derive(Clone)]
+pub(super) struct LinkSender(mpsc::UnboundedSender<LinkCommand>);
+
+impl LinkSender {
+    /// Never blocks. What is sent while the connection is down is dropped, and with it the
+    /// receivers in it, which cancels the shipment.
+    pub(super) fn send(&self, command: LinkCommand) {
+        // The link ends only with the agent.
+        drop(self.0.send(command));
+    }
+
+    /// A source of the replica's hashes for a comparison of `disk`.
+    pub(super) fn hashes(&self, disk: DiskId) -> HashSource {
+        let commands = self.0.clone();
+        Box::new(move |range: BlockRange| {
+            let (answer, answered) = crossbeam_channel::bounded(1);
+            let lost = || HashSourceError::from("the connection to the target was lost");
+            let command =
+                LinkCommand::Hashes { disk, first_block: range.first, count: range.count, answer };
+            commands.send(command).map_err(|_| lost())?;
+            answered.recv().map_err(|_| lost())
+        })
+    }
+}
+
+impl LinkCommand {
+    /// The command that opens `disk`.
+    pub(super) fn open(disk: &ProtectedDisk) -> Self {
+        Self::Open(Box::new(OpenDisk {
+            disk: disk.id,
+            generation: disk.generation,
+            geometry: disk.geometry,
+            name: Text::lossy(&disk.name),
+            key: disk.key.clone(),
+        }))
+    }
+}
+
+/// The address of a target given as HOST:PORT.
+pub(super) fn resolve(target: &str) -> Result<SocketAddr> {
+    let bad = |why: String| Failure::new(Exit::Usage, format!("{target} is not HOST:PORT: {why}"));
+    let mut found = target.to_socket_addrs().map_err(|error| bad(error.to_string()))?;
+    Ok(found.next().ok_or_else(|| bad("no such host".into()))?)
+}
+
+/// Starts the link's thread. It ends after [`LinkCommand::Stop`].
+pub(super) fn start(
+    state: &AgentState,
+    identity: MachineIdentity,
+    events: Sender<Event>,
+) -> Result<(LinkSender, std::thread::JoinHandle<()>)> {
+    let (sender, commands) = mpsc::unbounded_channel();
+    let machine = identity.machine.parse().context("this machine's identity")?;
+    let link = Link { target: identity.target, machine, pki: state.pki(), events };
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("link")
+        .enable_all()
+        .build()?;
+    let run = move || runtime.block_on(link.run(commands));
+    let thread = std::thread::Builder::new().name("link-main".into()).spawn(run)?;
+    Ok((LinkSender(sender), thread))
+}
+
+/// The link of a machine that has not enrolled: whatever is sent goes nowhere.
+pub(super) fn unconnected() -> LinkSender {
+    LinkSender(mpsc::unbounded_channel().0)
+}
+
+/// What one task needs to connect and stay connected.
+struct Link {
+    target: String,
+    machine: MachineId,
+    pki: std::path::PathBuf,
+    events: Sender<Event>,
+}
+
+/// How a connection ended.
+enum Ended {
+    Stopped,
+    Lost(String),
+    Denied(String),
+}
+
+impl Link {
+    async fn run(self, mut commands: mpsc::UnboundedReceiver<LinkCommand>) {
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let began = tokio::time::Instant::now();
+            match self.connect_and_serve(&mut commands).await {
+                Ended::Stopped => return,
+                Ended::Lost(reason) => self.tell(LinkEvent::Down { reason }),
+                Ended::Denied(reason) => {
+                    self.tell(LinkEvent::Denied { reason });
+                    // A person may have mended it; asking now and then costs nothing.
+                    pause = LONGEST_PAUSE;
+                }
+            }
+            if began.elapsed() >= LASTED {
+                pause = FIRST_PAUSE;
+            }
+            if stopped_within(&mut commands, pause).await {
+                return;
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    async fn connect_and_serve(
+        &self,
+        commands: &mut mpsc::UnboundedReceiver<LinkCommand>,
+    ) -> Ended {
+        let (endpoint, connection) = match self.connect().await {
+            Ok(connected) => connected,
+            Err(error) => return ended(&error),
+        };
+        let ended = match session::Session::open(&connection, self.machine, &self.events).await {
+            Ok(session) => session.serve(commands).await,
+            Err(error) => ended(&error),
+        };
+        connection.close(CloseCode::from(wire::Reason::Done).number().into(), b"");
+        endpoint.wait_idle().await;
+        ended
+    }
+
+    async fn connect(&self) -> Result<(Endpoint, quinn::Connection)> {
+        let address = resolve(&self.target)?;
+        // Read each time: enrolling again replaces them.
+        let identity = Identity::read(&self.pki, "machine")?;
+        let ca = self.pki.join("ca.pem");
+        let ca = CertificateDer::from_pem_file(&ca)
+            .with_context(|| format!("reading {}", ca.display()))?;
+        let tls = pki::agent_config(identity, &ca)?;
+        let mut client = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
+        client.transport_config(quic::transport());
+        let endpoint = quic::client_endpoint(address)?;
+        let connection = endpoint.connect_with(client, address, TARGET_NAME)?.await?;
+        Ok((endpoint, connection))
+    }
+
+    fn tell(&self, event: LinkEvent) {
+        // The core ends after the link.
+        drop(self.events.send(Event::Link(event)));
+    }
+}
+
+/// Waits for `pause`, dropping what the core still asks of the old connection.
+async fn stopped_within(
+    commands: &mut mpsc::UnboundedReceiver<LinkCommand>,
+    pause: Duration,
+) -> bool {
+    let stopped = async {
+        loop {
+            match commands.recv().await {
+                None | Some(LinkCommand::Stop) => return,
+                Some(_) => {}
+            }
+        }
+    };
+    tokio::time::timeout(pause, stopped).await.is_ok()
+}
+
+/// Classes an error of the connection: lost, or refused for good.
+fn ended(error: &anyhow::Error) -> Ended {
+    match error.downcast_ref::<ConnectionError>() {
+        Some(ConnectionError::ApplicationClosed(close)) => {
+            let code =
+                CloseCode::from_number(u32::try_from(close.error_code.into_inner()).unwrap_or(0));
+            let detail = String::from_utf8_lossy(&close.reason);
+            let words = format!("{code} {detail}").trim_end().to_owned();
+            match code.class() {
+                Class::Permanent => Ended::Denied(words),
+                Class::Recoverable => Ended::Lost(words),
+            }
+        }
+        // TLS alerts arrive as transport errors: certificates that are expired or unknown.
+        Some(ConnectionError::TransportError(error))
+            if error.code.to_string().contains("cryptographic") =>
+        {
+            Ended::Denied(format!("{error}; `pinnace agent enroll` gets a new certificate"))
+        }
+        _ => Ended::Lost(format!("{error:#}")),
+    }
+}

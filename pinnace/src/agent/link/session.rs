@@ -1,0 +1,227 @@
+//! One connection, from hello to its end: moves bytes and events between QUIC, the sans-I/O
+//! session and the core.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use anyhow::{Result, anyhow};
+use blocks::{ByteLen, DiskId, Epoch, MachineId};
+use crossbeam_channel::Sender;
+use quinn::{Connection, RecvStream, SendStream};
+use tokio::sync::{mpsc, oneshot};
+use tracker::Replica;
+use wire::message::{Features, Forget, ReplicaState, RequestId, VersionRange};
+use wire::session::{SourceConfig, SourceEvent, SourceSession};
+use wire::{Reason, Text};
+
+use super::epoch::{self, FromEpoch};
+use super::{Ended, LinkCommand, LinkEvent, ended};
+use crate::agent::core::Event;
+
+/// Control bytes read at once.
+const CONTROL_READ: usize = 64 << 10;
+
+/// A connection with its session.
+pub(super) struct Session<'a> {
+    connection: &'a Connection,
+    events: &'a Sender<Event>,
+    session: SourceSession,
+    control: (SendStream, RecvStream),
+    /// The senders of epochs talk to the session through this.
+    epochs: (mpsc::Sender<FromEpoch>, mpsc::Receiver<FromEpoch>),
+    /// Frames that wait for room, oldest first, by disk.
+    waiting: BTreeMap<DiskId, VecDeque<Waiting>>,
+    hashes: BTreeMap<RequestId, Sender<Vec<[u8; 32]>>>,
+}
+
+struct Waiting {
+    epoch: Epoch,
+    len: ByteLen,
+    granted: oneshot::Sender<()>,
+}
+
+impl<'a> Session<'a> {
+    /// Opens the control stream; the hello is the first thing on it.
+    pub(super) async fn open(
+        connection: &'a Connection,
+        machine: MachineId,
+        events: &'a Sender<Event>,
+    ) -> Result<Self> {
+        let session = SourceSession::new(SourceConfig {
+            machine,
+            build: Text::lossy(concat!("pinnace ", env!("CARGO_PKG_VERSION"))),
+            versions: VersionRange::SUPPORTED,
+            features: Features::default(),
+        });
+        Ok(Self {
+            connection,
+            events,
+            session,
+            control: connection.open_bi().await?,
+            epochs: mpsc::channel(64),
+            waiting: BTreeMap::new(),
+            hashes: BTreeMap::new(),
+        })
+    }
+
+    /// Serves until the connection ends.
+    pub(super) async fn serve(
+        mut self,
+        commands: &mut mpsc::UnboundedReceiver<LinkCommand>,
+    ) -> Ended {
+        loop {
+            if let Some(ended) = self.pump().await {
+                return ended;
+            }
+            tokio::select! {
+                read = self.control.1.read_chunk(CONTROL_READ, true) => match read {
+                    Ok(Some(chunk)) => self.session.handle_control(&chunk.bytes),
+                    Ok(None) => return Ended::Lost("the target ended the session".into()),
+                    Err(_) => return ended(&anyhow!(self.connection.closed().await)),
+                },
+                command = commands.recv() => match command {
+                    None | Some(LinkCommand::Stop) => return Ended::Stopped,
+                    Some(command) => self.command(command),
+                },
+                Some(told) = self.epochs.1.recv() => self.told(told),
+            }
+        }
+    }
+
+    /// Sends what the session has to say, tells the core what it was told, grants room.
+    async fn pump(&mut self) -> Option<Ended> {
+        while let Some(bytes) = self.session.poll_transmit() {
+            if self.control.0.write_all(&bytes).await.is_err() {
+                return Some(ended(&anyhow!(self.connection.closed().await)));
+            }
+        }
+        while let Some(event) = self.session.poll_event() {
+            if let Some(ended) = self.event(event) {
+                return Some(ended);
+            }
+        }
+        self.grant();
+        None
+    }
+
+    fn event(&mut self, event: SourceEvent) -> Option<Ended> {
+        match event {
+            SourceEvent::Welcomed(welcome) => {
+                tracing::info!(TARGET_ID = %welcome.target, version = welcome.version, "connected");
+                self.tell(LinkEvent::Up);
+            }
+            SourceEvent::Opened(opened) => self.tell(LinkEvent::Opened {
+                disk: opened.disk,
+                durable: opened.last_durable,
+                replica: match opened.state {
+                    ReplicaState::Empty => Replica::Empty,
+                    ReplicaState::Partial => Replica::Partial,
+                    ReplicaState::Follows => Replica::Follows,
+                },
+            }),
+            SourceEvent::Refused(refused) => {
+                let (disk, code) = (refused.disk, refused.code);
+                self.tell(LinkEvent::Refused {
+                    disk,
+                    code,
+                    detail: refused.detail.as_str().into(),
+                });
+            }
+            SourceEvent::Durable { disk, epoch } => self.tell(LinkEvent::Durable { disk, epoch }),
+            SourceEvent::Failed(failed) => self.tell(LinkEvent::Failed {
+                disk: failed.disk,
+                epoch: failed.epoch,
+                code: failed.code,
+                detail: failed.detail.as_str().into(),
+            }),
+            SourceEvent::Hashes(hashes) => {
+                if let Some(answer) = self.hashes.remove(&hashes.request) {
+                    // A comparison that was cancelled no longer wants them.
+                    drop(answer.send(hashes.hashes));
+                }
+            }
+            SourceEvent::Credited { .. }
+            | SourceEvent::DiskClosed { .. }
+            | SourceEvent::Pong(_) => {}
+            SourceEvent::Closed { code, detail } => {
+                self.connection.close(code.number().into(), detail.as_str().as_bytes());
+                return Some(Ended::Lost(format!("{code} {}", detail.as_str())));
+            }
+        }
+        None
+    }
+
+    fn command(&mut self, command: LinkCommand) {
+        match command {
+            LinkCommand::Open(open) => self.note(|session| session.open_disk(*open)),
+            LinkCommand::Ship { disk, epoch, kind, frames } => {
+                // Refused only if the disk was closed meanwhile: dropping the frames cancels.
+                match self.session.begin_epoch(disk, epoch, kind) {
+                    Ok(_) => {
+                        let (connection, told) = (self.connection.clone(), self.epochs.0.clone());
+                        tokio::spawn(epoch::send(connection, (disk, epoch), frames, told));
+                    }
+                    Err(error) => {
+                        tracing::debug!(DISK = %disk, %error, "an epoch that is not sent");
+                        let (code, detail) = (Reason::EpochAborted.into(), error.to_string());
+                        self.tell(LinkEvent::Failed { disk, epoch, code, detail });
+                    }
+                }
+            }
+            LinkCommand::Hashes { disk, first_block, count, answer } => {
+                match self.session.request_hashes(disk, first_block, count) {
+                    Ok(request) => drop(self.hashes.insert(request, answer)),
+                    // Dropping the answer tells the comparison.
+                    Err(error) => tracing::debug!(DISK = %disk, %error, "no hashes"),
+                }
+            }
+            LinkCommand::Close { disk } => {
+                self.note(|session| session.close_disk(disk, Forget::Keep));
+            }
+            LinkCommand::Stop => {}
+        }
+    }
+
+    fn told(&mut self, told: FromEpoch) {
+        match told {
+            FromEpoch::Wants { disk, epoch, len, granted } => {
+                let waiting = self.waiting.entry(disk).or_default();
+                waiting.push_back(Waiting { epoch, len, granted });
+            }
+            FromEpoch::Shipped { disk, report } => self.tell(LinkEvent::Shipped { disk, report }),
+            FromEpoch::Broken { disk, epoch, why } => {
+                tracing::warn!(DISK = %disk, EPOCH = epoch.0, why, "an epoch broke off");
+                // The target answers that it failed; that answer reaches the core.
+                self.note(|session| session.abort_epoch(disk, epoch));
+            }
+        }
+    }
+
+    /// Lets frames go while there is room for them.
+    fn grant(&mut self) {
+        for (disk, waiting) in &mut self.waiting {
+            while let Some(next) = waiting.pop_front_if(|next| {
+                next.len <= self.session.room(*disk) || next.granted.is_closed()
+            }) {
+                self.session.handle_sending(*disk, next.epoch, next.len);
+                // A sender that has given up meanwhile has reset its stream.
+                let _ = next.granted.send(());
+            }
+        }
+        self.waiting.retain(|_, waiting| !waiting.is_empty());
+    }
+
+    /// Does what a command asks, if the session's state still allows it.
+    fn note<T, E: std::fmt::Display>(
+        &mut self,
+        ask: impl FnOnce(&mut SourceSession) -> Result<T, E>,
+    ) {
+        if let Err(error) = ask(&mut self.session) {
+            tracing::debug!(%error, "a command that came too late");
+        }
+    }
+
+    fn tell(&self, event: LinkEvent) {
+        // The core ends after the link.
+        drop(self.events.send(Event::Link(event)));
+    }
+}

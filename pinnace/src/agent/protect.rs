@@ -1,0 +1,253 @@
+//! Protecting a disk, taking it up again after a restart, and letting it go.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use blocks::{Coverage, DiskId, GapReason, Generation, Geometry};
+use crossbeam_channel::Sender;
+use ebpf::device::Device;
+use ebpf::{DiskSpec, TrackedDisk, Tracking};
+use shipper::DiskSource;
+use tracker::hrl::{LogHeader, LogState};
+use tracker::start::{Pins, Record, Start, decide};
+use tracker::{CrossCheck, DiskTracker};
+use wire::DataKey;
+
+use super::core::{Core, now, pending};
+use super::disk::{ProtectedDisk, Sent, Session};
+use super::state::DiskRecord;
+use crate::admin::agent::{LinkStatus, Response};
+use crate::exit::{Exit, Failure};
+use crate::identity::{hex, random_bytes};
+
+/// How long `pinnace protect` waits for the target's verdict before it answers without.
+const VERDICT: Duration = Duration::from_secs(20);
+
+/// Whether a protection still waits for the target.
+pub(super) enum Started {
+    Waiting,
+    Done(String),
+}
+
+/// A disk that can be protected, in words.
+pub(super) fn words(device: &Device) -> String {
+    let len = blocks::ByteLen(device.sectors * blocks::SECTOR_SIZE);
+    format!("{}: {len}, {}, can be protected", device.name, device.class)
+}
+
+/// Finds out whether a disk can be protected. Changes nothing.
+pub(super) fn check(core: &Core, path: &Path) -> Result<Device> {
+    if core.machine.is_none() {
+        let message = "this machine is not enrolled: run `pinnace token create` on the target, \
+                       then `pinnace agent enroll` here";
+        return Err(Failure::new(Exit::WrongState, message).into());
+    }
+    if !path.exists() {
+        let message = format!("{}: there is no such device", path.display());
+        return Err(Failure::new(Exit::NotFound, message).into());
+    }
+    let device = ebpf::device::probe(path)
+        .map_err(|refusal| Failure::new(Exit::Refused, refusal.to_string()))?;
+    if core.disks.values().any(|disk| disk.device.number == device.number) {
+        let message = format!("{} is protected already", device.name);
+        return Err(Failure::new(Exit::WrongState, message).into());
+    }
+    if let Some(store) = super::own_store::on_disk(&device)? {
+        let message = format!(
+            "{} holds the store of a target, {}: a store can't be replicated into itself",
+            device.name,
+            store.display()
+        );
+        return Err(Failure::new(Exit::Refused, message).into());
+    }
+    refuse_shared(&device)?;
+    Ok(device)
+}
+
+/// A disk that several hosts write to can't be tracked from one of them.
+fn refuse_shared(device: &Device) -> Result<()> {
+    let Some(kind) = super::shared::used_by_several_hosts(&device.path)? else { return Ok(()) };
+    let message = format!(
+        "{} holds {kind}, which several hosts may write at once: tracking from one of them would \
+         miss the others' writes",
+        device.name
+    );
+    Err(Failure::new(Exit::Refused, message).into())
+}
+
+/// Begins to protect a disk. The answer goes to `answer` once the target has taken it.
+pub(super) fn protect(
+    core: &mut Core,
+    path: &Path,
+    answer: &Sender<Result<Response>>,
+) -> Result<Started> {
+    let device = check(core, path)?;
+    device
+        .enable_statistics()
+        .map_err(|refusal| Failure::new(Exit::Refused, refusal.to_string()))?;
+    let (id, key) = (DiskId(random_bytes()?), DataKey::generate()?);
+    let geometry = device.geometry(core.config.chunk)?;
+    let generation = Generation(random_bytes()?);
+    let record = DiskRecord {
+        id: id.to_string(),
+        generation: generation.to_string(),
+        path: device.path.clone(),
+        sectors: geometry.sectors(),
+        logical_block: geometry.logical_block(),
+        chunk_bytes: geometry.chunk().bytes(),
+        disk_sequence: device.sequence,
+        boot_id: hex(&core.boot_id),
+        paused: false,
+    };
+    // Key, log, record: a record on disk always has the other two.
+    core.state.write_key(id, &key)?;
+    core.state.write_log(&tracker::hrl::Log {
+        header: LogHeader {
+            disk: id,
+            generation,
+            geometry,
+            boot_id: core.boot_id,
+            disk_sequence: device.sequence,
+            acked: blocks::Epoch::NONE,
+            coverage: Coverage::Gap(GapReason::NeverReplicated),
+            state: LogState::Open,
+        },
+        dirty: blocks::Bitmap::full(geometry.chunks()),
+    })?;
+    core.state.write_disk(&record)?;
+    let name = device.name.clone();
+    if let Err(error) = take_up(core, &record, device) {
+        core.state.forget(id)?;
+        return Err(error);
+    }
+    if !matches!(core.link_status, LinkStatus::Connected { .. }) {
+        let words = format!("{name} is tracked; it is sent once the target can be reached");
+        return Ok(Started::Done(words));
+    }
+    if let Some(disk) = core.disks.get_mut(&id) {
+        disk.waiting = Some((answer.clone(), Instant::now() + VERDICT));
+    }
+    core.open_session(id);
+    Ok(Started::Waiting)
+}
+
+/// Takes a recorded disk into the core: tracked by the kernel, known to the pipeline.
+pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> Result<()> {
+    let id = record.disk_id()?;
+    let geometry = record.geometry()?;
+    let found = device.geometry(geometry.chunk())?;
+    anyhow::ensure!(
+        found == geometry,
+        "{} is not as it was when it was protected: {} instead of {}",
+        device.name,
+        found.len(),
+        geometry.len()
+    );
+    let spec = DiskSpec {
+        id,
+        generation: record.generation.parse()?,
+        number: device.number,
+        class: device.class,
+        geometry,
+        sequence: device.sequence,
+    };
+    let (tracked, pins) = track(core, &spec)?;
+    let start = decide(pins, Some(remembered(core, record, geometry)?));
+    if matches!(start, Start::Gap(_)) {
+        tracked.fill_pending();
+    }
+    let source = DiskSource { id, path: device.path.clone(), geometry };
+    let handle = core.engine.add_disk(source).context("opening the disk for reading")?;
+    let tracker = DiskTracker::new(geometry, start, now());
+    tracing::info!(DISK = device.name, coverage = ?tracker.coverage(), "tracked");
+    let disk = ProtectedDisk {
+        id,
+        generation: spec.generation,
+        geometry,
+        name: device.name.clone(),
+        record: record.clone(),
+        key: core.state.key(id)?,
+        device,
+        tracked,
+        handle,
+        tracker,
+        check: CrossCheck::default(),
+        session: Session::Closed,
+        next_cycle: Instant::now(),
+        next_log: Instant::now(),
+        waiting: None,
+        held: None,
+        ring_lost: 0,
+        sent: Sent::new(),
+    };
+    core.disks.insert(id, disk);
+    Ok(())
+}
+
+/// Has the kernel track a disk, or finds that it has done so all the while.
+fn track(core: &mut Core, spec: &DiskSpec) -> Result<(TrackedDisk, Pins)> {
+    let tracking = match &mut core.tracking {
+        Some(tracking) => tracking,
+        none => {
+            let loaded = Tracking::open_or_load(&core.config.pin_dir);
+            none.insert(loaded.context("loading the tracking programs")?.0)
+        }
+    };
+    let kept = tracking.disks().find(|disk| disk.spec().id == spec.id).cloned();
+    if let Some(kept) = kept {
+        if kept.spec() == spec {
+            let pending = pending(&kept, spec.geometry.chunks());
+            let acked = kept.acked();
+            return Ok((kept, Pins::Present { pending, acked }));
+        }
+        // Another disk has come under the name, or this one under another.
+        tracking.remove_disk(kept.slot())?;
+    }
+    let slot = tracking.add_disk(spec).context("tracking the disk")?;
+    let tracked = tracking.disk(slot).context("a disk that was just added")?.clone();
+    Ok((tracked, Pins::Absent))
+}
+
+/// What the log says of a disk; without one, nobody knows which gap was open.
+fn remembered(core: &Core, record: &DiskRecord, geometry: Geometry) -> Result<Record> {
+    let same_boot = record.boot_id == hex(&core.boot_id);
+    Ok(match core.state.log(record.disk_id()?, geometry) {
+        Some(log) => Record {
+            coverage: log.header.coverage,
+            same_boot: log.header.boot_id == core.boot_id,
+            closed: log.header.state == LogState::Closed,
+        },
+        None => {
+            let coverage = Coverage::Gap(GapReason::TrackerLost);
+            Record { coverage, same_boot, closed: false }
+        }
+    })
+}
+
+/// Stops protecting a disk, in words.
+pub(super) fn unprotect(core: &mut Core, wanted: &str) -> Result<String> {
+    let found = core.disks.values().find(|disk| disk.is(wanted));
+    let Some((id, name)) = found.map(|disk| (disk.id, disk.name.clone())) else {
+        return Err(Failure::new(Exit::NotFound, format!("{wanted} is not protected")).into());
+    };
+    withdraw(core, id)?;
+    Ok(format!("{name} is no longer protected; its replica stays on the target"))
+}
+
+/// Undoes a protection. With the last disk the programs leave the kernel.
+pub(super) fn withdraw(core: &mut Core, id: DiskId) -> Result<()> {
+    let Some(disk) = core.disks.remove(&id) else { return Ok(()) };
+    core.link.send(super::link::LinkCommand::Close { disk: id });
+    core.engine.remove_disk(disk.handle);
+    core.state.forget(id)?;
+    if let Some(tracking) = &mut core.tracking {
+        tracking.remove_disk(disk.tracked.slot())?;
+    }
+    if core.disks.is_empty()
+        && let Some(tracking) = core.tracking.take()
+    {
+        tracking.unload()?;
+    }
+    Ok(())
+}

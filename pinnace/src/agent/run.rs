@@ -1,0 +1,140 @@
+//! `pinnace agent run`: puts the agent together, and runs it until it is told to stop.
+
+use std::collections::BTreeMap;
+use std::num::{NonZeroU64, NonZeroUsize};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+use crossbeam_channel::{Sender, bounded, unbounded};
+use ebpf::Tracking;
+use shipper::{Engine, EngineConfig, Limits};
+
+use super::core::{Core, Event};
+use super::link::{self, LinkCommand};
+use super::protect;
+use super::state::AgentState;
+use crate::admin::Server;
+use crate::admin::agent::{LinkStatus, Request, Response};
+use crate::config::AgentConfig;
+use crate::exit::{Exit, Failure};
+use crate::{identity, logging, service};
+
+/// Runs the agent.
+pub(crate) fn run(config: AgentConfig) -> Result<()> {
+    logging::start();
+    if !nix::unistd::geteuid().is_root() {
+        return Err(Failure::new(Exit::Refused, "the agent needs root").into());
+    }
+    let state = AgentState::open(&config.state_dir)?;
+    let (sender, events) = unbounded();
+    let server = Server::bind(&config.socket)?;
+    let engine = Engine::start(engine_config(&config)?).context("starting the pipeline")?;
+    let mut core = assemble(config, state, engine, sender.clone())?;
+    take_up_all(&mut core.0)?;
+    let asks = sender.clone();
+    let _socket = server.serve(move |request: Request| ask(&asks, request))?;
+    service::on_stop(move || drop(sender.send(Event::Stop)))?;
+    service::ready();
+    tracing::info!(disks = core.0.disks.len(), "the agent runs");
+    let result = core.0.run(&events);
+    core.0.link.send(LinkCommand::Stop);
+    if let Some(link) = core.1.take() {
+        // A panic of the link has been printed; the core's result matters more.
+        drop(link.join());
+    }
+    result
+}
+
+type LinkThread = Option<std::thread::JoinHandle<()>>;
+
+fn assemble(
+    config: AgentConfig,
+    state: AgentState,
+    engine: Engine,
+    events: Sender<Event>,
+) -> Result<(Core, LinkThread)> {
+    let identity = state.identity()?;
+    let (machine, target) = match &identity {
+        Some(identity) => (Some(identity.machine.parse()?), Some(identity.target.clone())),
+        None => (None, None),
+    };
+    let (link, thread) = match identity {
+        Some(identity) => {
+            let (link, thread) = link::start(&state, identity, events)?;
+            (link, Some(thread))
+        }
+        None => (link::unconnected(), None),
+    };
+    let link_status = match machine {
+        Some(_) => LinkStatus::Connecting { last_error: None },
+        None => LinkStatus::NotEnrolled,
+    };
+    let core = Core {
+        config,
+        state,
+        machine,
+        target,
+        boot_id: identity::boot_id()?,
+        tracking: None,
+        engine,
+        disks: BTreeMap::new(),
+        problems: Vec::new(),
+        link,
+        link_status,
+        next_check: Instant::now(),
+    };
+    Ok((core, thread))
+}
+
+/// Takes every recorded disk up again. One that can't be is a problem that is shown, and no reason
+/// to leave the others alone.
+fn take_up_all(core: &mut Core) -> Result<()> {
+    let records = core.state.disks()?;
+    if !records.is_empty() {
+        let (tracking, attached) = Tracking::open_or_load(&core.config.pin_dir)
+            .context("loading the tracking programs")?;
+        tracing::info!(?attached, "the tracking programs are in the kernel");
+        core.tracking = Some(tracking);
+    }
+    for record in &records {
+        let path = &record.path;
+        let taken = ebpf::device::probe(path)
+            .map_err(anyhow::Error::from)
+            .and_then(|device| protect::take_up(core, record, device));
+        if let Err(error) = taken {
+            tracing::error!("{} can't be taken up: {error:#}", path.display());
+            core.problems.push(format!("{} is not protected: {error:#}", path.display()));
+        }
+    }
+    forget_strays(core)
+}
+
+/// Disks that the kernel tracks without a record: their protection was interrupted.
+fn forget_strays(core: &mut Core) -> Result<()> {
+    let Some(tracking) = &mut core.tracking else { return Ok(()) };
+    let known = |slot| core.disks.values().any(|disk| disk.tracked.slot() == slot);
+    let strays: Vec<_> =
+        tracking.disks().map(ebpf::TrackedDisk::slot).filter(|slot| !known(*slot)).collect();
+    for slot in strays {
+        // A disk that could not be taken up stays recorded; it is compared when it comes back.
+        tracking.remove_disk(slot)?;
+    }
+    Ok(())
+}
+
+fn engine_config(config: &AgentConfig) -> Result<EngineConfig> {
+    let limits = Limits {
+        bytes_per_second: config.bandwidth.and_then(|bytes| NonZeroU64::new(bytes.0)),
+        reads_per_second: config.iops.and_then(NonZeroU64::new),
+    };
+    let workers = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    Ok(EngineConfig { pool: config.buffer_pool, workers, limits, ..EngineConfig::default() })
+}
+
+/// Puts a request to the core and waits for its answer.
+fn ask(events: &Sender<Event>, request: Request) -> Result<Response> {
+    let (answer, answered) = bounded(1);
+    let stopping = || Failure::new(Exit::Unreachable, "the agent is stopping");
+    events.send(Event::Admin(request, answer)).map_err(|_| stopping())?;
+    answered.recv_timeout(Duration::from_secs(600)).map_err(|_| stopping())?
+}

@@ -1,0 +1,190 @@
+//! What the agent keeps on disk: its identity, and a record, a key and a log for each disk.
+//!
+//! ```text
+//!   identity.json            the machine, and its target
+//!   pki/ca.pem machine.pem machine.key
+//!   disks/<id>.json          what was protected
+//!   keys/<id>.key            its data key, mode 0600
+//!   logs/<id>.hrl            its log of dirty chunks
+//! ```
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use blocks::{DiskId, GapReason, Geometry};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use storage::{FileStorage, StorePath};
+use tracker::hrl::{self, Log};
+use wire::DataKey;
+
+use crate::exit::{Exit, Failure};
+use crate::pki::write_private;
+
+/// The agent's state directory.
+#[derive(Clone, Debug)]
+pub(crate) struct AgentState {
+    root: PathBuf,
+}
+
+/// This machine, as it enrolled.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct MachineIdentity {
+    pub(crate) machine: String,
+    /// HOST:PORT.
+    pub(crate) target: String,
+    pub(crate) target_id: String,
+}
+
+/// What was protected.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct DiskRecord {
+    pub(crate) id: String,
+    pub(crate) generation: String,
+    pub(crate) path: PathBuf,
+    pub(crate) sectors: u64,
+    pub(crate) logical_block: u32,
+    pub(crate) chunk_bytes: u64,
+    /// The kernel's sequence number of the disk, and the boot it belongs to.
+    pub(crate) disk_sequence: u64,
+    pub(crate) boot_id: String,
+    pub(crate) paused: bool,
+}
+
+impl AgentState {
+    /// The state in `root`, whose directories are made if need be.
+    pub(crate) fn open(root: &Path) -> Result<Self> {
+        let state = Self { root: root.to_owned() };
+        for dir in ["pki", "disks", "keys", "logs"] {
+            let dir = state.root.join(dir);
+            fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
+        }
+        Ok(state)
+    }
+
+    pub(crate) fn pki(&self) -> PathBuf {
+        self.root.join("pki")
+    }
+
+    /// This machine's identity, or nothing before it has enrolled.
+    pub(crate) fn identity(&self) -> Result<Option<MachineIdentity>> {
+        read_json(&self.root.join("identity.json"))
+    }
+
+    pub(crate) fn write_identity(&self, identity: &MachineIdentity) -> Result<()> {
+        write_json(&self.root.join("identity.json"), identity)
+    }
+
+    /// Every record, oldest name first.
+    pub(crate) fn disks(&self) -> Result<Vec<DiskRecord>> {
+        let dir = self.root.join("disks");
+        let entries = fs::read_dir(&dir).with_context(|| format!("reading {}", dir.display()))?;
+        let mut records = Vec::new();
+        for entry in entries {
+            let path = entry.with_context(|| format!("reading {}", dir.display()))?.path();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                records.extend(read_json::<DiskRecord>(&path)?);
+            }
+        }
+        records.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(records)
+    }
+
+    pub(crate) fn write_disk(&self, record: &DiskRecord) -> Result<()> {
+        write_json(&self.root.join("disks").join(format!("{}.json", record.id)), record)
+    }
+
+    /// The disk's data key.
+    pub(crate) fn key(&self, id: DiskId) -> Result<DataKey> {
+        let path = self.key_path(id);
+        let bytes = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+        let bytes: [u8; 32] = bytes.as_slice().try_into().map_err(|_| {
+            Failure::new(Exit::Failed, format!("{}: not a key of 32 bytes", path.display()))
+        })?;
+        Ok(DataKey::from_bytes(bytes))
+    }
+
+    pub(crate) fn write_key(&self, id: DiskId, key: &DataKey) -> Result<()> {
+        write_private(&self.key_path(id), key.expose())
+    }
+
+    /// The disk's log. A log that is missing or damaged is none: that is a gap, never an excuse.
+    pub(crate) fn log(&self, id: DiskId, geometry: Geometry) -> Option<Log> {
+        let (storage, path) = self.log_file(id);
+        match hrl::read(&storage, &path, geometry) {
+            Ok(log) if log.header.disk == id && log.header.geometry == geometry => Some(log),
+            Ok(_) => {
+                tracing::warn!(DISK = %id, "the log of dirty chunks is of another disk");
+                None
+            }
+            Err(error) => {
+                tracing::warn!(DISK = %id, %error, "no usable log of dirty chunks");
+                None
+            }
+        }
+    }
+
+    pub(crate) fn write_log(&self, log: &Log) -> Result<()> {
+        let (storage, path) = self.log_file(log.header.disk);
+        hrl::write(&storage, &path, log).context("writing the log of dirty chunks")
+    }
+
+    /// Forgets a disk: record, key and log, in an order that leaves no record without a key.
+    pub(crate) fn forget(&self, id: DiskId) -> Result<()> {
+        let record = self.root.join("disks").join(format!("{id}.json"));
+        let log = self.root.join("logs").join(format!("{id}.hrl"));
+        for path in [record, self.key_path(id), log] {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).with_context(|| format!("removing {}", path.display()));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn key_path(&self, id: DiskId) -> PathBuf {
+        self.root.join("keys").join(format!("{id}.key"))
+    }
+
+    fn log_file(&self, id: DiskId) -> (FileStorage, StorePath) {
+        let storage = FileStorage::shared(&self.root.join("logs"));
+        (storage, StorePath::root().join(&format!("{id}.hrl")))
+    }
+}
+
+impl DiskRecord {
+    pub(crate) fn disk_id(&self) -> Result<DiskId> {
+        self.id.parse().with_context(|| format!("the identity {:?} of a disk", self.id))
+    }
+
+    pub(crate) fn geometry(&self) -> Result<Geometry> {
+        let chunk = blocks::ChunkSize::from_bytes(self.chunk_bytes)?;
+        Ok(Geometry::new(self.sectors, self.logical_block, chunk)?)
+    }
+}
+
+/// What a person can do about an open gap, if anything.
+pub(crate) fn advice(reason: GapReason) -> Option<&'static str> {
+    match reason {
+        GapReason::Tainted(taints) if taints.contains(blocks::Taint::StatisticsOff) => {
+            Some("write 1 to the disk's queue/iostats")
+        }
+        _ => None,
+    }
+}
+
+fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+    match fs::read_to_string(path) {
+        Ok(text) => serde_json::from_str(&text)
+            .map(Some)
+            .with_context(|| format!("reading {}", path.display())),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+    }
+}
+
+fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
+    write_private(path, serde_json::to_string_pretty(value)?.as_bytes())
+}

@@ -1,0 +1,111 @@
+//! `pinnace status`.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use clap::Args;
+
+use super::output::{age, json, print, size, table};
+use super::{Format, Global};
+use crate::admin;
+use crate::admin::agent::{DiskState, DiskStatus, LinkStatus, Request, Response, Status};
+
+#[derive(Args, Clone, Copy)]
+pub(super) struct StatusArgs {
+    /// Print again every second until interrupted
+    #[arg(short, long)]
+    watch: bool,
+}
+
+pub(super) fn execute(global: &Global, args: StatusArgs) -> Result<()> {
+    loop {
+        let status = fetch(global)?;
+        match global.format() {
+            Format::Table | Format::Wide => {
+                if args.watch {
+                    // Clear the screen, cursor home.
+                    print!("\x1b[2J\x1b[H");
+                }
+                show(&status, global.format());
+            }
+            // A stream of values is one to a line.
+            format => json(if args.watch { Format::Jsonl } else { format }, &status)?,
+        }
+        if !args.watch {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+}
+
+/// Asks the agent for its status.
+pub(super) fn fetch(global: &Global) -> Result<Status> {
+    let socket = global.agent()?.socket;
+    match admin::call(&socket, &Request::Status, global.timeout())? {
+        Response::Status(status) => Ok(status),
+        Response::Done(_) => bail!("the agent answered another question"),
+    }
+}
+
+fn show(status: &Status, format: Format) {
+    match &status.link {
+        LinkStatus::NotEnrolled => println!(
+            "Not enrolled: run `pinnace token create` on the target, then `pinnace agent enroll` here"
+        ),
+        LinkStatus::Connecting { last_error: Some(error) } => {
+            println!("Target unreachable, retrying: {error}");
+        }
+        LinkStatus::Refused { reason } => println!("The target refuses this machine: {reason}"),
+        LinkStatus::Connecting { last_error: None } | LinkStatus::Connected { .. } => {}
+    }
+    for problem in &status.problems {
+        println!("{problem}");
+    }
+    if status.disks.is_empty() {
+        println!("No disk is protected: `pinnace disk list` shows what can be");
+        return;
+    }
+    let mut headings = vec!["DISK", "SIZE", "STATE", "RPO", "DIRTY", "RATE", "LAST DURABLE"];
+    if format == Format::Wide {
+        headings.extend(["EPOCH", "WRITES", "SENT", "ACK p50", "ID"]);
+    }
+    let mut rows = table(&headings);
+    for disk in &status.disks {
+        rows.add_row(row(disk, format));
+    }
+    print(&rows);
+    for disk in &status.disks {
+        if let Some(reason) = &disk.reason {
+            println!("{}: {reason}", disk.name);
+        }
+    }
+}
+
+fn row(disk: &DiskStatus, format: Format) -> Vec<String> {
+    let rpo = match disk.state {
+        DiskState::InitialReplication { .. } => "-".to_owned(),
+        _ => age(disk.rpo_seconds),
+    };
+    let last = disk.last_durable.map_or_else(|| "never".to_owned(), local_time);
+    let mut row = vec![
+        disk.name.clone(),
+        size(disk.size_bytes),
+        disk.state.to_string(),
+        rpo,
+        size(disk.dirty_bytes),
+        format!("{}/s", size(disk.rate_bytes)),
+        last,
+    ];
+    if format == Format::Wide {
+        row.push(disk.epoch.to_string());
+        row.push(disk.tracking.writes.to_string());
+        row.push(size(disk.sent.wire));
+        row.push(disk.ack_latency.map_or_else(|| "-".into(), |l| format!("{:.1} ms", l.p50 * 1e3)));
+        row.push(disk.id.clone());
+    }
+    row
+}
+
+fn local_time(at: jiff::Timestamp) -> String {
+    at.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S").to_string()
+}

@@ -1,0 +1,138 @@
+//! `pinnace target` and `pinnace token`.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, bail};
+use clap::Subcommand;
+
+use super::output::{json, print, size, table};
+use super::{Format, Global};
+use crate::admin;
+use crate::admin::target::{Request, Response, Status, TokenStatus};
+use crate::config::Interval;
+
+#[derive(Subcommand)]
+pub(super) enum TargetCommand {
+    /// Make a store and a certificate authority of its own
+    Init {
+        /// A directory of its own, empty or not there yet
+        #[arg(long, value_name = "DIR")]
+        store: Option<PathBuf>,
+    },
+    /// Serve agents until stopped
+    Run,
+    /// What the target holds
+    Status,
+}
+
+#[derive(Subcommand)]
+pub(super) enum TokenCommand {
+    /// Make a token that lets a machine enrol
+    Create {
+        /// How long it is good
+        #[arg(long, default_value = "1h")]
+        ttl: Interval,
+        /// How many machines may use it
+        #[arg(long, default_value_t = 1)]
+        uses: u32,
+    },
+    /// The tokens that can still be used
+    List,
+    /// Take a token back
+    Revoke {
+        /// Its identity, as listed
+        id: String,
+    },
+}
+
+pub(super) fn execute(global: &Global, command: &TargetCommand) -> Result<()> {
+    let config = global.target()?;
+    match command {
+        TargetCommand::Init { store } => {
+            let store = store.as_ref().unwrap_or(&config.store);
+            let identity = crate::target::init(store)?;
+            println!("Target {} is ready in {}", identity.id, store.display());
+            println!("Next: `pinnace target run`, then `pinnace token create`");
+            Ok(())
+        }
+        TargetCommand::Run => crate::target::run(&config),
+        TargetCommand::Status => match call(global, &Request::Status)? {
+            Response::Status(status) => show(global.format(), &status),
+            _ => bail!("the target answered another question"),
+        },
+    }
+}
+
+pub(super) fn token(global: &Global, command: &TokenCommand) -> Result<()> {
+    let request = match command {
+        TokenCommand::Create { ttl, uses } => {
+            Request::CreateToken { ttl_seconds: ttl.0.as_secs(), uses: *uses }
+        }
+        TokenCommand::List => Request::ListTokens,
+        TokenCommand::Revoke { id } => Request::RevokeToken { id: id.clone() },
+    };
+    match call(global, &request)? {
+        Response::Token { token, id, expires } => match global.format() {
+            Format::Table | Format::Wide => {
+                println!("{token}");
+                eprintln!("Token {id}, good until {expires}. On the machine to protect:");
+                eprintln!("  pinnace agent enroll HOST:PORT --token {token}");
+                Ok(())
+            }
+            format => {
+                let value = serde_json::json!({ "token": token, "id": id, "expires": expires });
+                json(format, &value)
+            }
+        },
+        Response::Tokens(tokens) => show_tokens(global.format(), &tokens),
+        Response::Done(words) => {
+            println!("{words}");
+            Ok(())
+        }
+        Response::Status(_) => bail!("the target answered another question"),
+    }
+}
+
+fn call(global: &Global, request: &Request) -> Result<Response> {
+    admin::call(&global.target()?.socket, request, global.timeout())
+}
+
+fn show_tokens(format: Format, tokens: &[TokenStatus]) -> Result<()> {
+    if !matches!(format, Format::Table | Format::Wide) {
+        return json(format, &tokens);
+    }
+    let mut rows = table(&["TOKEN", "USES LEFT", "EXPIRES"]);
+    for token in tokens {
+        rows.add_row([token.id.clone(), token.uses_left.to_string(), token.expires.to_string()]);
+    }
+    print(&rows);
+    Ok(())
+}
+
+fn show(format: Format, status: &Status) -> Result<()> {
+    if !matches!(format, Format::Table | Format::Wide) {
+        return json(format, status);
+    }
+    println!(
+        "Target {} at {}, store {}: {} used, {} free",
+        status.target,
+        status.listen,
+        status.store.display(),
+        size(status.used_bytes),
+        size(status.free_bytes)
+    );
+    let mut rows = table(&["DISK", "MACHINE", "SIZE", "STATE", "EPOCH", "CONNECTED", "REPLICA"]);
+    for disk in &status.disks {
+        rows.add_row([
+            disk.name.clone(),
+            disk.machine.clone(),
+            size(disk.size_bytes),
+            disk.state.clone(),
+            disk.epoch.to_string(),
+            if disk.connected { "yes" } else { "no" }.to_owned(),
+            disk.base.display().to_string(),
+        ]);
+    }
+    print(&rows);
+    Ok(())
+}

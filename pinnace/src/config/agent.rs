@@ -1,0 +1,94 @@
+//! `agent.toml`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use blocks::{ByteLen, ChunkSize};
+
+use super::{Bytes, Interval, Required, layer, load};
+
+/// Settings of the agent, checked.
+#[derive(Clone, Debug)]
+pub(crate) struct AgentConfig {
+    /// Identity, keys, records and logs of protected disks.
+    pub(crate) state_dir: PathBuf,
+    /// The admin socket.
+    pub(crate) socket: PathBuf,
+    /// Where maps and links are pinned; on a bpffs.
+    pub(crate) pin_dir: PathBuf,
+    /// From the end of one delta to the beginning of the next.
+    pub(crate) interval: Duration,
+    /// The unit of tracking for disks protected from now on.
+    pub(crate) chunk: ChunkSize,
+    /// The memory that reading and sealing may use.
+    pub(crate) buffer_pool: ByteLen,
+    /// The largest segment of an initial replication or comparison.
+    pub(crate) segment: ByteLen,
+    /// A limit of bytes a second read from the disks, if any.
+    pub(crate) bandwidth: Option<ByteLen>,
+    /// A limit of reads a second, if any.
+    pub(crate) iops: Option<u64>,
+    /// A delta of this percentage of a disk becomes a comparison.
+    pub(crate) dirty_threshold_percent: u16,
+    /// How often the log of dirty chunks is made durable while running.
+    pub(crate) log_interval: Duration,
+}
+
+layer!(AgentLayer {
+    state_dir: PathBuf,
+    socket: PathBuf,
+    pin_dir: PathBuf,
+    interval: Interval,
+    chunk: Bytes,
+    buffer_pool: Bytes,
+    segment: Bytes,
+    bandwidth: Bytes,
+    iops: u64,
+    dirty_threshold_percent: u16,
+    log_interval: Interval,
+});
+
+impl AgentConfig {
+    /// The file that is read when none is named.
+    pub(crate) const PATH: &str = "/etc/pinnace/agent.toml";
+
+    /// Reads and checks the file and its drop-ins.
+    pub(crate) fn load(path: &Path, required: Required) -> Result<Self> {
+        let layer: AgentLayer = load(path, required)?;
+        Self::check(layer).with_context(|| format!("in the configuration {}", path.display()))
+    }
+
+    fn check(layer: AgentLayer) -> Result<Self> {
+        let bytes = |value: Option<Bytes>, default| value.map_or(ByteLen(default), |b| b.0);
+        let interval = |value: Option<Interval>, default| {
+            value.map_or(Duration::from_secs(default), |interval| interval.0)
+        };
+        let chunk = bytes(layer.chunk, ChunkSize::DEFAULT.bytes());
+        let config = Self {
+            state_dir: layer.state_dir.unwrap_or_else(|| "/var/lib/pinnace/agent".into()),
+            socket: layer.socket.unwrap_or_else(|| "/run/pinnace/agent.sock".into()),
+            pin_dir: layer.pin_dir.unwrap_or_else(|| "/sys/fs/bpf/pinnace".into()),
+            interval: interval(layer.interval, 5),
+            chunk: ChunkSize::from_bytes(chunk.0).context("chunk")?,
+            buffer_pool: bytes(layer.buffer_pool, 128 << 20),
+            segment: bytes(layer.segment, 256 << 20),
+            bandwidth: layer.bandwidth.map(|b| b.0),
+            iops: layer.iops,
+            dirty_threshold_percent: layer.dirty_threshold_percent.unwrap_or(50),
+            log_interval: interval(layer.log_interval, 60),
+        };
+        ensure!(config.interval >= Duration::from_millis(100), "interval: at least 100ms");
+        ensure!(config.log_interval >= Duration::from_secs(1), "log_interval: at least 1s");
+        ensure!(config.buffer_pool.0 >= 8 << 20, "buffer_pool: at least 8 MiB");
+        ensure!(config.segment.0 >= 1 << 20, "segment: at least 1 MiB");
+        ensure!(config.iops != Some(0), "iops: at least 1");
+        ensure!(config.bandwidth != Some(ByteLen(0)), "bandwidth: at least 1 byte a second");
+        let percent = 1..=100;
+        ensure!(
+            percent.contains(&config.dirty_threshold_percent),
+            "dirty_threshold_percent: between 1 and 100"
+        );
+        Ok(config)
+    }
+}

@@ -1,0 +1,22 @@
+//! The target: keeps the replica disks of other machines.
+//!
+//! ```text
+//!  UDP ── endpoint ── connection (one task each, owns a TargetSession)
+//!                        │ actions               ▲ results
+//!                        ▼                       │
+//!                     epoch writers (one thread an epoch), replica::Disk
+//! ```
+
+mod connection;
+mod enroll;
+mod epoch;
+mod init;
+mod layout;
+mod machines;
+mod opening;
+mod run;
+mod status;
+mod tokens;
+
+pub(crate) use init::init;
+pub(crate) use run::run;

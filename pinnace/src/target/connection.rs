@@ -1,0 +1,321 @@
+//! One agent's connection: moves bytes, frames and results between QUIC, the sans-I/O session and
+//! the store.
+//!
+//! One task owns the session. Every data stream has a task that cuts it into frames; every epoch
+//! has a thread that writes them ([`super::epoch`]); opening, hashing and folding run on blocking
+//! threads. All of them answer through one queue.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::Result;
+use blocks::{ByteLen, DiskId, Epoch, MachineId};
+use quinn::{Connection, RecvStream, SendStream};
+use replica::{Completeness, Disk, DiskState, Store};
+use tokio::sync::mpsc;
+use wire::message::{Features, HashRequest, OpenDisk, ReplicaState, RequestId, VersionRange};
+use wire::session::{StreamEnd, StreamId, TargetAction, TargetConfig, TargetSession};
+use wire::{CheckedFrame, CloseCode, FrameDecoder, FrameError, Reason};
+
+use super::epoch::{EpochResult, EpochWriter};
+use super::opening;
+
+/// What of one disk's frames may be on the way or waiting to be written.
+const WINDOW: ByteLen = ByteLen(32 << 20);
+/// Control bytes read at once.
+const CONTROL_READ: usize = 64 << 10;
+/// Frames of all streams that wait for the session.
+const FRAMES_QUEUED: usize = 32;
+
+/// What the connection's helpers report.
+pub(super) enum Report {
+    Frame(StreamId, CheckedFrame),
+    BadFrame(StreamId, FrameError),
+    StreamEnd(StreamId, StreamEnd),
+    Opened(DiskId, Result<Disk, (CloseCode, String)>),
+    Consumed(DiskId, Epoch, ByteLen),
+    Epoch(DiskId, Epoch, EpochResult),
+    Hashes(DiskId, RequestId, Result<Vec<[u8; 32]>, (CloseCode, String)>),
+    Stream(RecvStream),
+    Closed(DiskId),
+}
+
+/// A connection at work.
+pub(super) struct Peer {
+    connection: Connection,
+    store: Arc<Store>,
+    machine: MachineId,
+    session: TargetSession,
+    control: SendStream,
+    reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
+    disks: BTreeMap<DiskId, Disk>,
+    epochs: BTreeMap<(DiskId, Epoch), EpochWriter>,
+    /// To stop streams that are no longer wanted.
+    streams: BTreeMap<StreamId, tokio::sync::oneshot::Sender<CloseCode>>,
+}
+
+/// Serves one authenticated agent until its connection ends.
+pub(super) async fn serve(
+    connection: Connection,
+    store: Arc<Store>,
+    (target, machine): (MachineId, MachineId),
+) -> Result<()> {
+    let (control, receive) = connection.accept_bi().await?;
+    let session = TargetSession::new(TargetConfig {
+        target,
+        peer: machine,
+        versions: VersionRange::SUPPORTED,
+        features: Features::default(),
+        window: WINDOW,
+    });
+    let peer = Peer {
+        connection,
+        store,
+        machine,
+        session,
+        control,
+        reports: mpsc::channel(FRAMES_QUEUED),
+        disks: BTreeMap::new(),
+        epochs: BTreeMap::new(),
+        streams: BTreeMap::new(),
+    };
+    peer.run(receive).await
+}
+
+impl Peer {
+    async fn run(mut self, mut receive: RecvStream) -> Result<()> {
+        tokio::spawn(accept_streams(self.connection.clone(), self.reports.0.clone()));
+        loop {
+            if !self.pump().await? {
+                return Ok(());
+            }
+            tokio::select! {
+                read = receive.read_chunk(CONTROL_READ, true) => match read {
+                    Ok(Some(chunk)) => self.session.handle_control(&chunk.bytes),
+                    Ok(None) | Err(_) => {
+                        self.session.handle_lost();
+                        self.pump().await?;
+                        return Ok(());
+                    }
+                },
+                Some(report) = self.reports.1.recv() => self.report(report),
+            }
+        }
+    }
+
+    /// Sends what the session has to say and does what it asks for. Says no once it is over.
+    async fn pump(&mut self) -> Result<bool> {
+        loop {
+            while let Some(bytes) = self.session.poll_transmit() {
+                // A connection that is gone is noticed by the next read.
+                if self.control.write_all(&bytes).await.is_err() {
+                    break;
+                }
+            }
+            let Some(action) = self.session.poll_action() else { return Ok(true) };
+            if let TargetAction::Close { code, detail } = &action {
+                tracing::warn!(MACHINE = %self.machine, %code, detail = detail.as_str(), "closing");
+                self.connection.close(code.number().into(), detail.as_str().as_bytes());
+                return Ok(false);
+            }
+            self.act(action);
+        }
+    }
+
+    fn act(&mut self, action: TargetAction) {
+        match action {
+            TargetAction::Welcomed { hello, version } => {
+                tracing::info!(MACHINE = %hello.machine, build = hello.build.as_str(), version, "welcomed");
+            }
+            TargetAction::OpenDisk(open) => self.open_disk(open),
+            TargetAction::BeginEpoch { disk, epoch, kind, follows } => {
+                if let Some(open) = self.disks.get(&disk) {
+                    let link = wire::EpochLink { kind, epoch, follows };
+                    let writer = EpochWriter::start(open.clone(), link, self.reports.0.clone());
+                    self.epochs.insert((disk, epoch), writer);
+                }
+            }
+            TargetAction::Append { disk, epoch, frame } => {
+                if let Some(writer) = self.epochs.get(&(disk, epoch)) {
+                    writer.append(*frame);
+                }
+            }
+            TargetAction::Commit { disk, epoch } => {
+                if let Some(writer) = self.epochs.get(&(disk, epoch)) {
+                    writer.commit();
+                }
+            }
+            // Dropping the writer throws away what it has.
+            TargetAction::Abort { disk, epoch } => drop(self.epochs.remove(&(disk, epoch))),
+            TargetAction::Hash(request) => self.hash(request),
+            TargetAction::CloseDisk { disk, .. } => {
+                // Forgetting a replica is for whoever administers the target.
+                self.disks.remove(&disk);
+                self.later(async move { Report::Closed(disk) });
+            }
+            TargetAction::StopStream { stream, code } => {
+                if let Some(stop) = self.streams.remove(&stream) {
+                    // A stream that has ended needs no stopping.
+                    let _ = stop.send(code);
+                }
+            }
+            TargetAction::Close { .. } => {}
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        match report {
+            Report::Frame(stream, frame) => self.session.handle_frame(stream, frame),
+            Report::BadFrame(stream, error) => self.session.handle_bad_frame(stream, error),
+            Report::StreamEnd(stream, end) => {
+                self.streams.remove(&stream);
+                self.session.handle_stream_end(stream, end);
+            }
+            Report::Stream(stream) => self.read_stream(stream),
+            Report::Opened(id, opened) => self.opened(id, opened),
+            Report::Consumed(disk, epoch, len) => self.session.handle_consumed(disk, epoch, len),
+            Report::Epoch(disk, epoch, result) => {
+                self.epochs.remove(&(disk, epoch));
+                match result {
+                    Ok(()) => {
+                        tracing::debug!(DISK = %disk, EPOCH = epoch.0, "durable");
+                        self.session.handle_durable(disk, epoch);
+                    }
+                    Err((code, detail)) => {
+                        tracing::warn!(DISK = %disk, EPOCH = epoch.0, detail, "an epoch failed");
+                        self.session.handle_failed(disk, epoch, code, &detail);
+                    }
+                }
+            }
+            Report::Hashes(disk, request, Ok(hashes)) => {
+                self.session.handle_hashes(disk, request, hashes);
+            }
+            Report::Hashes(disk, _, Err((code, detail))) => {
+                self.disks.remove(&disk);
+                self.session.handle_disk_refused(disk, code, &detail);
+            }
+            Report::Closed(disk) => self.session.handle_disk_closed(disk),
+        }
+    }
+
+    fn open_disk(&mut self, open: OpenDisk) {
+        let (store, machine) = (Arc::clone(&self.store), self.machine);
+        let id = open.disk;
+        self.later(async move {
+            let opened = tokio::task::spawn_blocking(move || opening::open(&store, machine, open));
+            Report::Opened(id, opened.await.unwrap_or_else(|error| Err(opening::broken(&error))))
+        });
+    }
+
+    fn opened(&mut self, id: DiskId, opened: Result<Disk, (CloseCode, String)>) {
+        match opened {
+            Ok(disk) => {
+                let DiskState { last_durable, completeness } = disk.state();
+                let state = match completeness {
+                    Completeness::Empty => ReplicaState::Empty,
+                    Completeness::Partial => ReplicaState::Partial,
+                    Completeness::Follows => ReplicaState::Follows,
+                };
+                self.disks.insert(id, disk);
+                self.session.handle_disk_opened(id, last_durable, state);
+            }
+            Err((code, detail)) => {
+                tracing::warn!(DISK = %id, %code, detail, "a disk was refused");
+                self.session.handle_disk_refused(id, code, &detail);
+            }
+        }
+    }
+
+    fn hash(&mut self, request: HashRequest) {
+        let Some(disk) = self.disks.get(&request.disk).cloned() else { return };
+        self.later(async move {
+            let hash = move || disk.hashes(request.first_block, request.count);
+            let hashes = match tokio::task::spawn_blocking(hash).await {
+                Ok(Ok(hashes)) => Ok(hashes.hashes),
+                Ok(Err(error)) => Err((opening::code(error.class()), opening::words(&error))),
+                Err(error) => Err(opening::broken(&error)),
+            };
+            Report::Hashes(request.disk, request.request, hashes)
+        });
+    }
+
+    fn read_stream(&mut self, stream: RecvStream) {
+        let id = StreamId(u64::from(stream.id()));
+        let (stop, stopped) = tokio::sync::oneshot::channel();
+        self.streams.insert(id, stop);
+        tokio::spawn(cut_into_frames(id, stream, stopped, self.reports.0.clone()));
+    }
+
+    /// Has something reported once it is known.
+    fn later(&self, work: impl Future<Output = Report> + Send + 'static) {
+        let reports = self.reports.0.clone();
+        tokio::spawn(async move {
+            // The connection may be gone by then.
+            drop(reports.send(work.await).await);
+        });
+    }
+}
+
+async fn accept_streams(connection: Connection, reports: mpsc::Sender<Report>) {
+    while let Ok(stream) = connection.accept_uni().await {
+        if reports.send(Report::Stream(stream)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Reads a data stream frame by frame, no faster than the session takes them.
+async fn cut_into_frames(
+    id: StreamId,
+    mut stream: RecvStream,
+    mut stopped: tokio::sync::oneshot::Receiver<CloseCode>,
+    reports: mpsc::Sender<Report>,
+) {
+    let mut decoder = FrameDecoder::new();
+    let end = loop {
+        let read = tokio::select! {
+            read = stream.read_chunk(decoder.wanted().max(1), true) => read,
+            code = &mut stopped => {
+                let code = code.unwrap_or(Reason::EpochAborted.into());
+                // A stream that was reset meanwhile needs no stopping.
+                drop(stream.stop(code.number().into()));
+                break StreamEnd::Reset;
+            }
+        };
+        match read {
+            Ok(Some(chunk)) => {
+                decoder.push(&chunk.bytes);
+                if !report_frames(id, &mut decoder, &reports).await {
+                    return;
+                }
+            }
+            Ok(None) => {
+                if let Err(error) = decoder.finish() {
+                    drop(reports.send(Report::BadFrame(id, error)).await);
+                }
+                break StreamEnd::Finished;
+            }
+            Err(_) => break StreamEnd::Reset,
+        }
+    };
+    drop(reports.send(Report::StreamEnd(id, end)).await);
+}
+
+/// Hands on the frames that are whole. Says no when the stream is of no further use.
+async fn report_frames(
+    id: StreamId,
+    decoder: &mut FrameDecoder,
+    reports: &mpsc::Sender<Report>,
+) -> bool {
+    loop {
+        let report = match decoder.next_frame() {
+            Ok(Some(frame)) => Report::Frame(id, frame),
+            Ok(None) => return true,
+            Err(error) => Report::BadFrame(id, error),
+        };
+        let bad = matches!(report, Report::BadFrame(..));
+        if reports.send(report).await.is_err() || bad {
+            return false;
+        }
+    }
+}

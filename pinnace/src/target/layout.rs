@@ -1,0 +1,70 @@
+//! Where a target keeps what is not a replica, inside its store's directory.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::exit::{Exit, Failure};
+
+/// The paths of one store.
+#[derive(Clone, Debug)]
+pub(crate) struct Layout {
+    root: PathBuf,
+}
+
+/// The target's own identity, in `target.json`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct TargetIdentity {
+    /// 32 hexadecimal digits.
+    pub(crate) id: String,
+}
+
+impl Layout {
+    pub(crate) fn new(root: &Path) -> Self {
+        Self { root: root.to_owned() }
+    }
+
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// The certificate authority and the target's certificate.
+    pub(crate) fn pki(&self) -> PathBuf {
+        self.root.join("pki")
+    }
+
+    /// The enrolment tokens.
+    pub(crate) fn tokens(&self) -> PathBuf {
+        self.root.join("tokens.json")
+    }
+
+    /// The enrolled machines, a file each.
+    pub(crate) fn machines(&self) -> PathBuf {
+        self.root.join("machines")
+    }
+
+    /// The replica store.
+    pub(crate) fn replicas(&self) -> PathBuf {
+        self.root.join("replicas")
+    }
+
+    pub(crate) fn identity_file(&self) -> PathBuf {
+        self.root.join("target.json")
+    }
+
+    /// Reads the target's identity; an error that names the command if there is none.
+    pub(crate) fn identity(&self) -> Result<TargetIdentity> {
+        let path = self.identity_file();
+        if !path.exists() {
+            let message = format!(
+                "{} is no store of a target; make one with `pinnace target init --store {0}`",
+                self.root.display()
+            );
+            return Err(Failure::new(Exit::WrongState, message).into());
+        }
+        let text = std::fs::read_to_string(&path)
+            .with_context(|| format!("reading {}", path.display()))?;
+        serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))
+    }
+}

@@ -1,0 +1,61 @@
+//! The enrolled machines: which certificate is whose.
+
+use std::fs;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use blocks::MachineId;
+use serde::{Deserialize, Serialize};
+
+use crate::identity::hex;
+use crate::pki::{Fingerprint, write_private};
+
+/// The register of machines: a file each, named by the machine's identity.
+#[derive(Clone)]
+pub(crate) struct Machines {
+    dir: PathBuf,
+}
+
+/// One enrolled machine.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Machine {
+    pub(crate) hostname: String,
+    pub(crate) certificate_sha256: String,
+    pub(crate) enrolled: jiff::Timestamp,
+}
+
+impl Machines {
+    pub(crate) fn new(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    /// Puts a machine on record. Enrolling again replaces its certificate.
+    pub(crate) fn add(&self, id: MachineId, machine: &Machine) -> Result<()> {
+        fs::create_dir_all(&self.dir)
+            .with_context(|| format!("creating {}", self.dir.display()))?;
+        write_private(&self.path(id), serde_json::to_string_pretty(machine)?.as_bytes())
+    }
+
+    /// The machine with this identity.
+    pub(crate) fn get(&self, id: MachineId) -> Result<Option<Machine>> {
+        let path = self.path(id);
+        match fs::read_to_string(&path) {
+            Ok(text) => serde_json::from_str(&text)
+                .map(Some)
+                .with_context(|| format!("reading {}", path.display())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
+        }
+    }
+
+    /// Whether `certificate` is the one that `id` was given last.
+    pub(crate) fn is_certified(&self, id: MachineId, certificate: Fingerprint) -> Result<bool> {
+        let machine = self.get(id)?;
+        Ok(machine.is_some_and(|machine| machine.certificate_sha256 == hex(&certificate)))
+    }
+
+    fn path(&self, id: MachineId) -> PathBuf {
+        // The name is made of the identity's own digits, never of a peer's text.
+        self.dir.join(format!("{id}.json"))
+    }
+}

@@ -1,0 +1,70 @@
+//! Opening a replica for an agent, and the wire's words for what can go wrong with a store.
+
+use std::time::{Duration, Instant};
+
+use blocks::MachineId;
+use replica::{Disk, DiskSpec, FailureClass, OpenDiskError, Store};
+use wire::message::OpenDisk;
+use wire::{CloseCode, Reason};
+
+/// How long the last connection of the same agent may take to let go of a disk.
+const LET_GO: Duration = Duration::from_secs(5);
+
+/// Opens or creates the replica that `open` asks for. Blocks.
+pub(super) fn open(
+    store: &Store,
+    machine: MachineId,
+    open: OpenDisk,
+) -> Result<Disk, (CloseCode, String)> {
+    let spec = DiskSpec {
+        id: open.disk,
+        generation: open.generation,
+        geometry: open.geometry,
+        name: open.name.as_str().to_owned(),
+        machine,
+        key: open.key,
+    };
+    let deadline = Instant::now() + LET_GO;
+    loop {
+        match store.open_disk(&spec) {
+            Err(OpenDiskError::Busy(_)) if Instant::now() < deadline => {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+            Err(error) => return Err((open_code(&error), words(&error))),
+            Ok(disk) => return Ok(disk),
+        }
+    }
+}
+
+fn open_code(error: &OpenDiskError) -> CloseCode {
+    match error {
+        OpenDiskError::Busy(_) => Reason::DiskBusy.into(),
+        OpenDiskError::OtherMachine(_) => Reason::NotAuthorised.into(),
+        OpenDiskError::GenerationMismatch { .. } => Reason::GenerationMismatch.into(),
+        OpenDiskError::GeometryChanged { .. } => Reason::GeometryChanged.into(),
+        OpenDiskError::ReplicaTooSmall { .. } => Reason::ReplicaTooSmall.into(),
+        other => code(other.class()),
+    }
+}
+
+/// The reason that a class of the store's failures has on the wire.
+pub(super) fn code(class: FailureClass) -> CloseCode {
+    CloseCode::from(match class {
+        FailureClass::StoreFull => Reason::StoreFull,
+        FailureClass::StoreFailed => Reason::StoreFailed,
+        FailureClass::Corrupt => Reason::ReplicaInvalid,
+        FailureClass::Refused => Reason::EpochOutOfOrder,
+    })
+}
+
+/// What to answer when a thread of our own has died.
+pub(super) fn broken(error: &tokio::task::JoinError) -> (CloseCode, String) {
+    (Reason::StoreFailed.into(), error.to_string())
+}
+
+/// An error with its sources, in one line.
+pub(super) fn words(error: &dyn std::error::Error) -> String {
+    let sources = std::iter::successors(Some(error), |error| error.source());
+    let words: Vec<String> = sources.map(ToString::to_string).collect();
+    words.join(": ")
+}

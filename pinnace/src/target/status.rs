@@ -1,0 +1,67 @@
+//! The target's state in the words of its administrators.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Result;
+use blocks::MachineId;
+use replica::{Completeness, Store};
+
+use super::run::Peers;
+use crate::admin::target::{ReplicaStatus, Status};
+
+/// What a status is made from.
+#[derive(Clone)]
+pub(super) struct Overview {
+    pub(super) target: MachineId,
+    pub(super) store: PathBuf,
+    pub(super) listen: SocketAddr,
+    pub(super) replicas: Arc<Store>,
+    pub(super) peers: Peers,
+}
+
+impl Overview {
+    pub(super) fn status(&self) -> Result<Status> {
+        let usage = self.replicas.usage()?;
+        let mut disks = Vec::new();
+        for listing in self.replicas.disks()? {
+            let id = listing.id.to_string();
+            disks.push(match listing.summary {
+                Ok(summary) => ReplicaStatus {
+                    id,
+                    name: summary.name,
+                    machine: summary.machine.to_string(),
+                    size_bytes: summary.geometry.len().0,
+                    state: match summary.state.completeness {
+                        Completeness::Empty => "empty",
+                        Completeness::Partial => "partial",
+                        Completeness::Follows => "follows",
+                    }
+                    .into(),
+                    epoch: summary.state.last_durable.0,
+                    connected: self.peers.contains(summary.machine),
+                    base: summary.base_path,
+                },
+                Err(error) => ReplicaStatus {
+                    id,
+                    name: "?".into(),
+                    machine: "?".into(),
+                    size_bytes: 0,
+                    state: format!("damaged: {error}"),
+                    epoch: 0,
+                    connected: false,
+                    base: PathBuf::new(),
+                },
+            });
+        }
+        Ok(Status {
+            target: self.target.to_string(),
+            store: self.store.clone(),
+            listen: self.listen.to_string(),
+            used_bytes: usage.bases.0 + usage.deltas.0,
+            free_bytes: usage.space.free.0,
+            disks,
+        })
+    }
+}
