@@ -3,7 +3,13 @@
 #include "kernel.h"
 
 SEC("tp_btf/block_rq_complete")
-int empty(void *ctx)
+int empty_rq(void *ctx)
+{
+	return 0;
+}
+
+SEC("tp_btf/block_bio_complete")
+int empty_bio(void *ctx)
 {
 	return 0;
 }

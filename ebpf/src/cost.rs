@@ -12,7 +12,7 @@ use std::{
 
 use libbpf_rs::{ObjectBuilder, libbpf_sys};
 
-use crate::sys;
+use crate::{device::DiskClass, sys};
 
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/empty.o"));
 
@@ -43,7 +43,8 @@ pub enum EmptyProgramError {
     System(#[from] io::Error),
 }
 
-/// A program that does nothing, attached to the completion of requests; detached when dropped.
+/// A program that does nothing, attached where writes to disks of a class complete; detached when
+/// dropped.
 #[derive(Debug)]
 pub struct EmptyProgram {
     program: OwnedFd,
@@ -75,9 +76,14 @@ impl EmptyProgram {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub fn attach() -> Result<Self, EmptyProgramError> {
+    pub fn attach(class: DiskClass) -> Result<Self, EmptyProgramError> {
         let object = ObjectBuilder::default().open_memory(OBJECT)?.load()?;
-        let loaded = object.progs().next().expect("the object is compiled with this crate");
+        let name = match class {
+            DiskClass::RequestBased => "empty_rq",
+            DiskClass::BioBased => "empty_bio",
+        };
+        let loaded = object.progs().find(|program| program.name() == name);
+        let loaded = loaded.expect("the object is compiled with this crate and has it");
         let program = sys::duplicate(&loaded)?;
         let link = sys::attach(program.as_fd())?;
         Ok(Self { program, _link: link })

@@ -1,4 +1,6 @@
-use std::sync::atomic::Ordering::SeqCst;
+use std::{sync::atomic::Ordering::SeqCst, thread};
+
+use blocks::Bitmap;
 
 use super::*;
 
@@ -83,20 +85,20 @@ fn a_bit_is_in_a_bitmap_at_every_step() {
 
 #[test]
 fn marks_made_during_a_harvest_are_not_wiped() {
-    use std::thread;
     let disk = Owned::new(64 * 16);
-    let rounds = 20_000u64;
-    let mut seen = vec![0u64; 16];
+    let rounds = 20_000;
+    let mut seen = Bitmap::new(disk.chunks);
+    let mut note = |(index, bits)| seen.insert_word(index, bits);
     thread::scope(|scope| {
         let marker = scope.spawn(|| {
             for i in 0..rounds {
-                disk.dirty[(i % 16) as usize].fetch_or(1 << (i / 16 % 64), SeqCst);
+                disk.dirty[i % 16].fetch_or(1 << (i / 16 % 64), SeqCst);
             }
         });
         while !marker.is_finished() {
-            disk.harvest().iter().for_each(|(index, bits)| seen[*index as usize] |= bits);
+            disk.harvest().into_iter().for_each(&mut note);
         }
     });
-    disk.harvest().iter().for_each(|(index, bits)| seen[*index as usize] |= bits);
-    assert_eq!(seen, vec![u64::MAX; 16]);
+    disk.harvest().into_iter().for_each(&mut note);
+    assert_eq!(seen, Bitmap::full(disk.chunks));
 }
