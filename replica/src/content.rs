@@ -1,6 +1,6 @@
 //! From a checked frame to the content of a disk: open, decode, apply.
 
-use blocks::{Geometry, SECTOR_SIZE};
+use blocks::Geometry;
 use storage::StorageError;
 use wire::{CheckedFrame, Codec, Content, OpenError, Opener, frame::DATA_LEN_MAX};
 
@@ -97,8 +97,8 @@ impl FrameTaker {
             match extent.content {
                 Content::Zeroes => self.base.zero(extent.extent())?,
                 Content::Data => {
-                    let len = extent.sectors as usize * SECTOR_SIZE as usize;
-                    let content = rest.split_off(..len);
+                    let len = usize::try_from(extent.data_len()).ok();
+                    let content = len.and_then(|len| rest.split_off(..len));
                     let content = content.expect("a checked frame's extents add up to its data");
                     self.base.write(extent.extent(), content)?;
                 }

@@ -10,8 +10,10 @@ use wire::{COMPARE_BLOCK, message::HASH_COUNT_MAX};
 
 use crate::{Disk, MustReopenError, error::FailureClass, fold::FoldError};
 
-const BLOCK_LEN: usize = COMPARE_BLOCK.0 as usize;
+const BLOCK_LEN: usize = 64 * 1024;
 const BLOCKS_PER_READ: usize = 16;
+
+const _: () = assert!(BLOCK_LEN as u64 == COMPARE_BLOCK.0);
 
 /// The BLAKE3 hash of one compare block.
 pub type BlockHash = [u8; 32];

@@ -159,7 +159,7 @@ impl Store {
         check_version(storage.as_ref())?;
         let workers = Arc::new(Workers::start(parallelism).map_err(OpenStoreError::Workers)?);
         let mut store = Self { storage, workers, claims: Claims::default(), damaged: Vec::new() };
-        store.finish_forgetting()?;
+        store.remove_remains()?;
         for disk in disks_of(store.storage.as_ref())? {
             if let Err(error) = store.recover(disk) {
                 store.damaged.push((disk, error));

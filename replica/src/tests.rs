@@ -1,1 +1,8 @@
+//! Tests of the store as a whole, through its public face.
 
+mod crash;
+mod damage;
+mod faults;
+mod life;
+mod scenario;
+mod source;

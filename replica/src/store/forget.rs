@@ -50,11 +50,17 @@ impl Store {
         Ok(remove_rest(storage, disk)?)
     }
 
-    /// Removes the rest of disks whose removal was cut short.
-    pub(super) fn finish_forgetting(&self) -> Result<(), StorageError> {
+    /// Removes the rest of disks whose removal, or whose making, was cut short.
+    pub(super) fn remove_remains(&self) -> Result<(), StorageError> {
         let storage = self.storage.as_ref();
         for disk in storage.list(&layout::disks())?.iter().filter_map(|name| disk_of_name(name)) {
-            if has(storage, &DiskPaths::new(disk).forgotten())? {
+            let paths = DiskPaths::new(disk);
+            let names = storage.list(paths.dir())?;
+            let has = |path: &StorePath| names.iter().any(|name| name == path.name());
+            // A base without a catalogue is kept for people to look at, and an attached device
+            // waits for its disk.
+            let is_kept = has(&paths.base()) || has(&paths.base_device());
+            if !has(&paths.catalog()) && (has(&paths.forgotten()) || !is_kept) {
                 remove_rest(storage, disk)?;
             }
         }
@@ -62,7 +68,7 @@ impl Store {
     }
 }
 
-/// Removes everything of a disk whose catalogue was renamed; the renamed catalogue goes last, so
+/// Removes everything of a disk without a catalogue; the renamed catalogue goes last, so
 /// that this is begun again if it is cut short.
 fn remove_rest(storage: &dyn Storage, disk: DiskId) -> Result<(), StorageError> {
     let paths = DiskPaths::new(disk);
