@@ -18,8 +18,8 @@ pub const HEADER_LEN: usize = size_of::<RawHeader>();
 
 const MAGIC: [u8; 4] = *b"PNFR";
 const FLAG_END: u8 = 1;
-const TAG: u32 = TAG_LEN as u32;
-const SUMMARY: u32 = EpochSummary::LEN as u32;
+const TAG: u32 = 16;
+const SUMMARY: u32 = 32;
 
 /// A frame's place among the frames of its epoch: strictly increasing, gaps allowed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -119,6 +119,7 @@ struct RawHeader {
 }
 
 const _: () = {
+    assert!(TAG as usize == TAG_LEN && SUMMARY as usize == EpochSummary::LEN);
     assert!(HEADER_LEN == 104);
     assert!(std::mem::offset_of!(RawHeader, disk) == 20);
     assert!(std::mem::offset_of!(RawHeader, epoch) == 68);

@@ -11,7 +11,7 @@ use crate::layout::{LayoutError, Writer};
 pub const MESSAGE_LEN_MAX: u32 = 1 << 20;
 
 const LENGTH_LEN: usize = 4;
-const TYPE_LEN: usize = 2;
+const TYPE_LEN: u32 = 2;
 
 /// A whole message, of which only the length was checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,7 +78,7 @@ impl MessageDecoder {
         if len > MESSAGE_LEN_MAX {
             return Err(MessageError::TooLarge(len));
         }
-        if len < TYPE_LEN as u32 {
+        if len < TYPE_LEN {
             return Err(MessageError::NoType(len));
         }
         let whole = LENGTH_LEN + len as usize;

@@ -6,112 +6,22 @@
 //! ```
 
 mod disk;
+mod event;
 
 use std::collections::{BTreeMap, VecDeque};
 
-use blocks::{ByteLen, DiskId, Epoch, EpochKind, Generation, Geometry, MachineId};
+use blocks::{ByteLen, DiskId, Epoch, EpochKind, Generation, Geometry};
 use bytes::Bytes;
 
 use self::disk::OpenDisk as Opened;
-use super::{DISKS_MAX, EPOCHS_IN_FLIGHT_MAX, HASH_REQUESTS_MAX, Violation, WINDOW_MIN};
+pub use self::event::{SourceConfig, SourceError, SourceEvent};
+use super::{DISKS_MAX, Violation, WINDOW_MIN};
 use crate::close::{CloseCode, Detail};
 use crate::message::{
-    AgentMessage, BuildName, DiskOpened, DiskRefused, EpochFailed, Features, Forget, HashRequest,
-    Hashes, Hello, MessageDecoder, OpenDisk, RequestId, TargetMessage, VersionRange, Welcome,
+    AgentMessage, DiskOpened, DiskRefused, Forget, HashRequest, Hello, MessageDecoder, OpenDisk,
+    RequestId, TargetMessage, VersionRange, Welcome,
 };
 use crate::seal::EpochLink;
-
-/// Who the source is.
-#[derive(Clone, Debug)]
-pub struct SourceConfig {
-    /// The machine, the same as in its certificate.
-    pub machine: MachineId,
-    /// The build of the agent.
-    pub build: BuildName,
-    /// The versions it speaks, usually [`VersionRange::SUPPORTED`].
-    pub versions: VersionRange,
-    /// What it is able to do beyond its version.
-    pub features: Features,
-}
-
-/// What the target said, in order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SourceEvent {
-    /// The session is ready: disks may be opened.
-    Welcomed(Welcome),
-    /// A disk is open: its epochs go on after `last_durable`.
-    Opened(DiskOpened),
-    /// A disk can't be replicated, or no longer. All its epochs in flight are lost.
-    Refused(DiskRefused),
-    /// An epoch is durable.
-    Durable {
-        /// Its disk.
-        disk: DiskId,
-        /// The epoch.
-        epoch: Epoch,
-    },
-    /// An epoch is lost.
-    Failed(EpochFailed),
-    /// Hashes that were asked for.
-    Hashes(Hashes),
-    /// More of a disk's frames may be sent; see [`SourceSession::room`].
-    Credited {
-        /// The disk.
-        disk: DiskId,
-    },
-    /// A disk is closed as asked.
-    DiskClosed {
-        /// The disk.
-        disk: DiskId,
-    },
-    /// The answer to the ping of this number.
-    Pong(u64),
-    /// The session is over; nothing follows. Unless the target closed it, close the connection
-    /// with this code.
-    Closed {
-        /// The reason.
-        code: CloseCode,
-        /// A few words more.
-        detail: Detail,
-    },
-}
-
-/// What the caller asked for can't be done now.
-#[derive(Debug, thiserror::Error, PartialEq, Eq)]
-pub enum SourceError {
-    /// The target has not welcomed us, or the session is over.
-    #[error("the session is not ready")]
-    NotReady,
-    /// The disk was opened before in this session.
-    #[error("disk {0} was opened before in this session")]
-    OpenedBefore(DiskId),
-    /// The session has as many disks as it may.
-    #[error("a session has at most {DISKS_MAX} disks")]
-    TooManyDisks,
-    /// The disk is not open.
-    #[error("disk {0} is not open")]
-    NotOpen(DiskId),
-    /// The epoch's number was used before.
-    #[error("epoch {epoch} is not after epoch {newest}")]
-    EpochNotRising {
-        /// The number asked for.
-        epoch: Epoch,
-        /// The newest one used.
-        newest: Epoch,
-    },
-    /// As many epochs are in flight as may be.
-    #[error("{EPOCHS_IN_FLIGHT_MAX} epochs of the disk are in flight")]
-    TooManyEpochs,
-    /// An epoch was given up, and the target has not said yet what became of it.
-    #[error("the end of epoch {0}, which was given up, is not known yet")]
-    AbortPending(Epoch),
-    /// Blocks past the end of the disk, none, or too many at once.
-    #[error("the blocks lie past the end of the disk, or are none or too many at once")]
-    Blocks,
-    /// As many requests for hashes are open as may be.
-    #[error("{HASH_REQUESTS_MAX} requests for hashes of the disk are open")]
-    TooManyRequests,
-}
 
 /// The source's end of a connection; see [`session`](super).
 #[derive(Debug)]
@@ -290,23 +200,25 @@ impl SourceSession {
             (_, TargetMessage::DiskOpened(opened)) => self.opened(opened),
             (_, TargetMessage::DiskRefused(refused)) => self.refused(refused),
             (_, TargetMessage::EpochDurable { disk, epoch }) => {
-                self.answered(disk, |disk| disk.durable(epoch))?;
-                self.tell_if_open(disk, SourceEvent::Durable { disk, epoch });
+                let news = self.answered(disk, |disk| disk.durable(epoch))?;
+                self.events.extend(news.map(|()| SourceEvent::Durable { disk, epoch }));
                 Ok(())
             }
             (_, TargetMessage::EpochFailed(failed)) => {
-                self.answered(failed.disk, |disk| disk.failed(failed.epoch))?;
-                self.tell_if_open(failed.disk, SourceEvent::Failed(failed));
+                let disk = failed.disk;
+                if self.answered(disk, |disk| disk.failed(failed.epoch))?.unwrap_or(false) {
+                    self.events.push_back(SourceEvent::Failed(failed));
+                }
                 Ok(())
             }
             (_, TargetMessage::Hashes(hashes)) => {
-                self.answered(hashes.disk, |disk| disk.hashes(&hashes))?;
-                self.tell_if_open(hashes.disk, SourceEvent::Hashes(hashes));
+                let news = self.answered(hashes.disk, |disk| disk.hashes(&hashes))?;
+                self.events.extend(news.map(|()| SourceEvent::Hashes(hashes)));
                 Ok(())
             }
             (_, TargetMessage::Credit { disk, epoch, consumed }) => {
-                self.answered(disk, |disk| disk.credit(epoch, consumed))?;
-                self.tell_if_open(disk, SourceEvent::Credited { disk });
+                let news = self.answered(disk, |disk| disk.credit(epoch, consumed))?;
+                self.events.extend(news.map(|()| SourceEvent::Credited { disk }));
                 Ok(())
             }
             (_, TargetMessage::DiskClosed { disk }) => self.disk_closed(disk),
@@ -378,21 +290,15 @@ impl SourceSession {
 
     /// Applies an answer to an open disk. Answers to one that is being closed were on their way,
     /// and nobody waits for them any more.
-    fn answered(
+    fn answered<T>(
         &mut self,
         disk: DiskId,
-        apply: impl FnOnce(&mut Opened) -> Result<(), Violation>,
-    ) -> Result<(), Violation> {
+        apply: impl FnOnce(&mut Opened) -> Result<T, Violation>,
+    ) -> Result<Option<T>, Violation> {
         match self.disks.get_mut(&disk) {
-            Some(Disk::Open(disk)) => apply(disk),
-            Some(Disk::Closing) => Ok(()),
+            Some(Disk::Open(disk)) => apply(disk).map(Some),
+            Some(Disk::Closing) => Ok(None),
             Some(Disk::Opening { .. } | Disk::Closed) | None => Err(Violation::NotOpen(disk)),
-        }
-    }
-
-    fn tell_if_open(&mut self, disk: DiskId, event: SourceEvent) {
-        if matches!(self.disks.get(&disk), Some(Disk::Open(_))) {
-            self.events.push_back(event);
         }
     }
 

@@ -1,7 +1,7 @@
 //! An open disk as the source sees it: its epochs in flight and its open requests.
 //!
-//! Invariants: `durable <= newest`; every epoch in flight is in `durable + 1..=newest`; at most
-//! [`EPOCHS_IN_FLIGHT_MAX`] of them.
+//! Invariants: `durable <= newest`; every epoch in flight is `<= newest`, and at most
+//! [`EPOCHS_IN_FLIGHT_MAX`] are.
 
 use std::collections::BTreeMap;
 
@@ -75,15 +75,15 @@ impl OpenDisk {
         Ok(follows)
     }
 
-    /// Gives an epoch up; whether the target is to be told.
+    /// Gives an epoch up; whether the target is to be told. It is told of a doomed epoch too, as
+    /// it may not have seen a frame of it, and now never will.
     pub(super) fn abort(&mut self, epoch: Epoch) -> bool {
-        match self.in_flight.get_mut(&epoch) {
-            Some(it) if it.fate == Fate::Sent => {
-                it.fate = Fate::Aborting;
-                true
-            }
-            _ => false,
+        let Some(it) = self.in_flight.get_mut(&epoch) else { return false };
+        let told_before = it.fate == Fate::Aborting;
+        if it.fate == Fate::Sent {
+            it.fate = Fate::Aborting;
         }
+        !told_before
     }
 
     pub(super) fn charge(&mut self, epoch: Epoch, len: ByteLen) {
@@ -116,9 +116,15 @@ impl OpenDisk {
         }
     }
 
-    pub(super) fn failed(&mut self, epoch: Epoch) -> Result<(), Violation> {
-        if self.in_flight.remove(&epoch).is_none() {
+    /// Takes it that an epoch failed; whether that is news.
+    pub(super) fn failed(&mut self, epoch: Epoch) -> Result<bool, Violation> {
+        if epoch > self.newest {
             return Err(Violation::Unasked("a failed epoch"));
+        }
+        // The target may have forgotten that it answered before; that an epoch failed is safe to
+        // hear twice.
+        if self.in_flight.remove(&epoch).is_none() {
+            return Ok(false);
         }
         // Epochs follow lower ones, so one pass in order finds all that are built on it.
         let mut lost = vec![epoch];
@@ -128,7 +134,7 @@ impl OpenDisk {
                 lost.push(*epoch);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     pub(super) fn request(

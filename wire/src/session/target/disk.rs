@@ -1,7 +1,10 @@
 //! An open disk as the target sees it: its epochs in flight and its open requests.
 //!
-//! Invariants: every epoch in flight is after `durable`; at most one is being committed, and it
-//! follows `durable`; no epoch is both in flight and failed.
+//! Invariants: `opened_at <= durable`; at most one epoch is being committed, and it follows
+//! `durable`; no epoch is both in flight and answered.
+//!
+//! An epoch that was built on a failed one may arrive after others, with higher numbers, have
+//! become durable. So a number below `durable` is no replay by itself.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,18 +15,22 @@ use crate::frame::{ChainError, CheckedFrame, EpochChain};
 use crate::message::{HashRequest, RequestId};
 use crate::session::{EPOCHS_IN_FLIGHT_MAX, HASH_REQUESTS_MAX, StreamId, Violation};
 
-/// Failed epochs that are remembered; of older ones nothing is on the way any more, as the source
-/// begins no more than [`EPOCHS_IN_FLIGHT_MAX`] before it hears of them.
-const FAILED_MAX: usize = 64;
+/// Answers of either kind that are remembered. Older ones matter only to frames that were on the
+/// way for as long as 64 answers took; those are refused as out of order.
+const ANSWERS_MAX: usize = 64;
 
 #[derive(Debug)]
 pub(super) struct OpenDisk {
     generation: Generation,
     geometry: Geometry,
+    /// The newest durable epoch when the disk was opened.
+    opened_at: Epoch,
     /// The newest durable epoch.
     durable: Epoch,
     in_flight: BTreeMap<Epoch, Incoming>,
-    /// Epochs after `durable` of which the source was told that they failed.
+    /// Epochs that became durable in this session, the last of them.
+    committed: BTreeSet<Epoch>,
+    /// Epochs of which the source was told that they failed, the last of them.
     failed: BTreeSet<Epoch>,
     requests: BTreeMap<RequestId, HashRequest>,
 }
@@ -62,8 +69,10 @@ impl OpenDisk {
         Self {
             generation,
             geometry,
+            opened_at: durable,
             durable,
             in_flight: BTreeMap::new(),
+            committed: BTreeSet::new(),
             failed: BTreeSet::new(),
             requests: BTreeMap::new(),
         }
@@ -80,7 +89,7 @@ impl OpenDisk {
         if header.generation != self.generation {
             return Err(Violation::Generation(header.disk));
         }
-        if epoch <= self.durable || self.in_flight.contains_key(&epoch) {
+        if self.held(epoch) || self.in_flight.contains_key(&epoch) {
             return Err(Violation::EpochAgain(epoch));
         }
         if self.failed.contains(&epoch) {
@@ -135,10 +144,10 @@ impl OpenDisk {
         Some(*epoch)
     }
 
-    /// Epochs that are built on one older than the newest durable one.
-    pub(super) fn stale(&self) -> Vec<Epoch> {
+    /// An epoch that is built on one older than the newest durable one.
+    pub(super) fn stale(&self) -> Option<Epoch> {
         let stale = |(_, it): &(&Epoch, &Incoming)| it.chain.first().follows < self.durable;
-        self.in_flight.iter().filter(stale).map(|(epoch, _)| *epoch).collect()
+        self.in_flight.iter().find(stale).map(|(epoch, _)| *epoch)
     }
 
     /// Takes it that an epoch is durable; whether it was being committed.
@@ -148,7 +157,7 @@ impl OpenDisk {
         }
         self.in_flight.remove(&epoch);
         self.durable = epoch;
-        self.failed = self.failed.split_off(&epoch.next());
+        remember(&mut self.committed, epoch);
         true
     }
 
@@ -156,7 +165,7 @@ impl OpenDisk {
     /// committed.
     pub(super) fn owes_an_answer(&self, epoch: Epoch) -> bool {
         let committing = self.in_flight.get(&epoch).is_some_and(|it| it.stage == Stage::Committing);
-        epoch > self.durable && !self.failed.contains(&epoch) && !committing
+        !self.held(epoch) && !self.failed.contains(&epoch) && !committing
     }
 
     /// Whether frames of the epoch are missing.
@@ -171,10 +180,7 @@ impl OpenDisk {
 
     /// Remembers that an epoch failed, and returns those in flight that are built on it.
     pub(super) fn fail(&mut self, epoch: Epoch) -> Vec<Epoch> {
-        self.failed.insert(epoch);
-        if self.failed.len() > FAILED_MAX {
-            self.failed.pop_first();
-        }
+        remember(&mut self.failed, epoch);
         let built_on_it = |(_, it): &(&Epoch, &Incoming)| it.chain.first().follows == epoch;
         self.in_flight.iter().filter(built_on_it).map(|(epoch, _)| *epoch).collect()
     }
@@ -221,11 +227,23 @@ impl OpenDisk {
         self.requests.remove(&request)
     }
 
+    /// Whether the replica holds the epoch.
+    fn held(&self, epoch: Epoch) -> bool {
+        epoch <= self.opened_at || self.committed.contains(&epoch)
+    }
+
     fn check_extents(&self, frame: &CheckedFrame) -> Result<(), Violation> {
         if frame.extents().iter().all(|extent| self.geometry.holds(extent.extent())) {
             Ok(())
         } else {
             Err(Violation::PastEnd(frame.header().epoch))
         }
+    }
+}
+
+fn remember(answers: &mut BTreeSet<Epoch>, epoch: Epoch) {
+    answers.insert(epoch);
+    if answers.len() > ANSWERS_MAX {
+        answers.pop_first();
     }
 }
