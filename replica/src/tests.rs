@@ -1,5 +1,6 @@
 //! Tests of the store as a whole, through its public face.
 
+mod compare;
 mod crash;
 mod damage;
 mod faults;
