@@ -11,6 +11,7 @@
 //!
 //! Sending frames, acknowledgements, and when to ship what are not done here.
 
+mod ahead;
 mod compare;
 mod compress;
 mod content;

@@ -24,6 +24,7 @@ use super::{
     ring::{Completion, ReadOp, Ring},
 };
 use crate::{
+    ahead::ReadAhead,
     disk::{AddDiskError, DiskHandle, DiskSource},
     latency::Stage,
     limit::{IoPriority, Limits, Throttle},
@@ -79,6 +80,7 @@ pub(crate) struct Reader {
     /// Reads that were not issued yet.
     queue: VecDeque<ReadKey>,
     in_ring: usize,
+    ahead: ReadAhead,
     throttle: Throttle,
     governor: Governor,
     stopping: bool,
@@ -100,6 +102,7 @@ impl Reader {
         governor: Governor,
     ) -> Self {
         let throttle = Throttle::new(config.limits, Duration::ZERO);
+        let ahead = ReadAhead::new(config.depth, config.backlog_max);
         Self {
             ring,
             config,
@@ -112,6 +115,7 @@ impl Reader {
             loadings: Loadings::default(),
             queue: VecDeque::new(),
             in_ring: 0,
+            ahead,
             throttle,
             governor,
             stopping: false,
@@ -127,7 +131,7 @@ impl Reader {
         loop {
             self.ring.begin_round();
             self.take_commands();
-            if self.stopping && self.loadings.is_empty() {
+            if self.stopping && self.loadings.count() == 0 {
                 return Ok(());
             }
             self.start_batches();
@@ -183,12 +187,13 @@ impl Reader {
     }
 
     /// Starts batches of all shipments in turn, while there are buffers and somebody will need
-    /// them soon: what is read far ahead falls out of the processor's cache.
+    /// them soon.
     fn start_batches(&mut self) {
         let mut waiting = 0;
         while waiting < self.lines.len()
             && self.queue.len() < self.config.depth
             && self.filled.len() < self.config.backlog_max
+            && self.loadings.count() < self.ahead.batches()
             && self.shared.pool.free_count() > 0
             && let Some(mut line) = self.lines.pop_front()
         {
@@ -261,6 +266,7 @@ impl Reader {
         }
         self.shared.latencies.record(Stage::Read, loading.begun.elapsed());
         loading.producer.route.progress.add_read(loading.planned.batch.shipped_bytes().0);
+        self.ahead.handle_read(self.filled.len());
         // It has room for every buffer there is. If the workers are gone, so is the engine.
         let _ = self.filled.send(loading.into_filled());
     }

@@ -157,8 +157,9 @@ pub(super) struct Loadings {
 }
 
 impl Loadings {
-    pub(super) fn is_empty(&self) -> bool {
-        self.count == 0
+    /// How many batches are being read.
+    pub(super) fn count(&self) -> usize {
+        self.count
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Loading> {
