@@ -17,47 +17,59 @@ enum {
 	TOO_LARGE = 1 << 2,     /* the range was not marked whole */
 };
 
-/* Sets the bits [first, end), which are not empty and touch at most `words` words. */
-static __always_inline u32 mark_bits(void *bitmap, u64 first, u64 end, u32 words)
+/* Sets bits of one word. */
+static __always_inline u32 mark_word(void *bitmap, u32 index, u64 bits)
 {
-	u32 index = first / 64, last = (end - 1) / 64;
-	u64 bits = ~0ULL << (first % 64);
+	u64 *word = bpf_map_lookup_elem(bitmap, &index);
+
+	if (!word)
+		return LOOKUP_FAILED;
+	return ~__sync_fetch_and_or(word, bits) & bits ? FRESH : 0;
+}
+
+/* The bits of a word from that of `first` on, and up to and with that of `last`. */
+static __always_inline u64 from(u64 first)
+{
+	return ~0ULL << (first % 64);
+}
+
+static __always_inline u64 up_to(u64 last)
+{
+	return ~0ULL >> (63 - last % 64);
+}
+
+/* Sets the bits [first, last] of a bitmap, which touch at most `words` words. */
+static __always_inline u32 mark_words(void *bitmap, u64 first, u64 last, u32 words)
+{
+	u64 index = first / 64, bits = from(first);
 	u32 outcome = 0;
 
 	for (u32 i = 0; i < words; i++) {
-		u64 *word;
-
-		if (index == last)
-			bits &= ~0ULL >> (63 - (end - 1) % 64);
-		word = bpf_map_lookup_elem(bitmap, &index);
-		if (!word)
-			return outcome | LOOKUP_FAILED;
-		if (~__sync_fetch_and_or(word, bits) & bits)
-			outcome |= FRESH;
-		if (index == last)
-			return outcome;
-		index++;
+		if (index == last / 64)
+			return outcome | mark_word(bitmap, index, bits & up_to(last));
+		outcome |= mark_word(bitmap, index, bits);
 		bits = ~0ULL;
+		index++;
 	}
 	return outcome | TOO_LARGE;
 }
 
 /*
- * The three below are global functions: the verifier looks at each once, whatever calls it, and
- * not at every call on every path.
+ * Global functions: the verifier looks at each once, whatever calls it, and not at every call on
+ * every path.
  */
-__noinline u32 mark_chunks(u32 slot, u64 first, u64 end)
+__noinline u32 mark_chunks(u32 slot, u64 first, u64 last)
 {
 	void *bitmap = bpf_map_lookup_elem(&dirty, &slot);
 
-	return bitmap ? mark_bits(bitmap, first, end, INLINE_WORDS) : LOOKUP_FAILED;
+	return bitmap ? mark_words(bitmap, first, last, INLINE_WORDS) : LOOKUP_FAILED;
 }
 
-__noinline u32 mark_coarse(u32 slot, u64 first, u64 end)
+__noinline u32 mark_coarse(u32 slot, u64 first, u64 last)
 {
 	void *bitmap = bpf_map_lookup_elem(&coarse, &slot);
 
-	return bitmap ? mark_bits(bitmap, first, end, COARSE_WORDS_OF_A_RANGE) : LOOKUP_FAILED;
+	return bitmap ? mark_words(bitmap, first, last, COARSE_WORDS_OF_A_RANGE) : LOOKUP_FAILED;
 }
 
 /*
@@ -65,19 +77,32 @@ __noinline u32 mark_coarse(u32 slot, u64 first, u64 end)
  * tail are shorter than a coarse bit, so they touch at most INLINE_WORDS words. A range of more
  * than INLINE_WORDS words holds or touches a boundary of coarse bits, so head_end <= tail.
  */
-static __always_inline u32 mark_long(u32 slot, u64 first, u64 end)
+__noinline u32 mark_long(u32 slot, u64 first, u64 last)
 {
 	u64 head_end = (first + COARSE_CHUNKS - 1) / COARSE_CHUNKS * COARSE_CHUNKS;
-	u64 tail = end / COARSE_CHUNKS * COARSE_CHUNKS;
+	u64 tail = (last + 1) / COARSE_CHUNKS * COARSE_CHUNKS;
 	u32 outcome = 0;
 
 	if (first < head_end)
-		outcome |= mark_chunks(slot, first, head_end);
+		outcome |= mark_chunks(slot, first, head_end - 1);
 	if (head_end < tail)
-		outcome |= mark_coarse(slot, head_end / COARSE_CHUNKS, tail / COARSE_CHUNKS);
-	if (tail < end)
-		outcome |= mark_chunks(slot, tail, end);
+		outcome |= mark_coarse(slot, head_end / COARSE_CHUNKS, tail / COARSE_CHUNKS - 1);
+	if (tail <= last)
+		outcome |= mark_chunks(slot, tail, last);
 	return outcome;
+}
+
+/* Most writes touch one word, for which there is no call: its return is what costs. */
+static __always_inline u32 mark_range(u32 slot, u64 first, u64 last)
+{
+	if (first / 64 == last / 64) {
+		void *bitmap = bpf_map_lookup_elem(&dirty, &slot);
+
+		return bitmap ? mark_word(bitmap, first / 64, from(first) & up_to(last)) :
+				LOOKUP_FAILED;
+	}
+	return last / 64 - first / 64 < INLINE_WORDS ? mark_chunks(slot, first, last) :
+						       mark_long(slot, first, last);
 }
 
 /*
@@ -102,32 +127,32 @@ static __always_inline void send(u32 slot, u64 sector, u32 sectors, u32 kind, u3
 	bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
 }
 
-/* Marks a range of a disk. Returns nothing of use; a global function must return a number. */
-__noinline int mark(u32 slot, u64 sector, u32 sectors, u32 kind, u32 copy)
+/* Marks a range of a disk. */
+static __always_inline void mark(u32 slot, u64 sector, u32 sectors, u32 kind, u32 copy)
 {
 	struct disk *disk = &table.disks[slot & (DISKS - 1)];
 	u64 end = sector + sectors, limit = disk->sectors;
 	u32 shift = disk->chunk_shift & 31, outcome;
-	u64 first, last;
 
 	if (end > limit || end < sector) {
 		taint(slot, TAINT_OUT_OF_RANGE);
 		end = limit;
 	}
 	if (sector >= end)
-		return 0;
-	first = sector >> shift;
-	last = (end - 1) >> shift;
-	if (last / 64 - first / 64 < INLINE_WORDS)
-		outcome = mark_chunks(slot, first, last + 1);
-	else
-		outcome = mark_long(slot, first, last + 1);
+		return;
+	outcome = mark_range(slot, sector >> shift, (end - 1) >> shift);
 	if (outcome & FRESH)
 		send(slot, sector, end - sector, kind, copy);
 	if (outcome & LOOKUP_FAILED)
 		taint(slot, TAINT_LOOKUP_FAILED);
 	if (outcome & TOO_LARGE)
 		taint(slot, TAINT_TOO_MANY_RANGES);
+}
+
+/* The same for one of many ranges. A global function must return a number. */
+__noinline int mark_one_of_many(u32 slot, u64 sector, u32 sectors, u32 kind, u32 copy)
+{
+	mark(slot, sector, sectors, kind, copy);
 	return 0;
 }
 

@@ -68,8 +68,8 @@ static __always_inline void mark_discard(u32 slot, const struct request *rq, u32
 	for (u32 i = 0; i < DISCARD_RANGES; i++) {
 		if (!bio)
 			return;
-		mark(slot, bio->bi_iter.bi_sector, bio->bi_iter.bi_size >> SECTOR_SHIFT,
-		     KIND_DISCARD, copy);
+		mark_one_of_many(slot, bio->bi_iter.bi_sector,
+				 bio->bi_iter.bi_size >> SECTOR_SHIFT, KIND_DISCARD, copy);
 		bio = bio->bi_next;
 	}
 	if (bio)

@@ -20,6 +20,7 @@ mod counters;
 pub mod device;
 mod disk;
 mod harvest;
+mod kernel;
 // Some of the numbers are for the programs only.
 #[allow(dead_code)]
 mod limits;
@@ -34,7 +35,7 @@ mod tracking;
 
 pub use counters::{Counters, ReadError};
 pub use device::{DeviceNumber, DiskClass};
-pub use disk::{DiskSpec, TrackedDisk};
+pub use disk::{DiskMapError, DiskSpec, TrackedDisk};
 pub use limits::{DISKS, LAYOUT_VERSION};
 pub use load::{LoadError, LoadOptions};
 pub use meta::Baseline;

@@ -1,15 +1,20 @@
 //! Loading the programs and pinning everything, once per boot.
 //!
 //! A loaded object is pinned and let go: afterwards all is opened from the pins, as a later
-//! process does. Programs for bio-based disks are loaded and pinned here, but attached only while
-//! such a disk is tracked, so that machines without one pay nothing for them.
+//! process does. Programs for bio-based disks are loaded and pinned here, but attached only when the
+//! first such disk is tracked, so that machines without one pay nothing for them.
 
-use std::{io, os::fd::AsFd, path::PathBuf};
+use std::{
+    io,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+};
 
 use blocks::ByteLen;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, ObjectBuilder, OpenObject, libbpf_sys};
 
 use crate::{
+    kernel::Release,
     limits::{COPIES, LAYOUT_VERSION},
     pins::{DirectoryError, Pins},
     sys,
@@ -26,6 +31,9 @@ const MAPS: [(&str, &str); 6] = [
     ("counters", "counters"),
     ("in_flight", "in_flight"),
 ];
+
+/// The oldest kernel with all that the programs use: `request_queue.disk` is the newest of it.
+const KERNEL: (u32, u32) = (5, 15);
 
 /// Sizes that are fixed when the programs are loaded.
 #[derive(Clone, Copy, Debug)]
@@ -57,6 +65,15 @@ pub enum LoadError {
         /// The version that is there.
         found: u64,
     },
+    /// The kernel is older than what the programs need.
+    #[error("kernel {release} is too old for tracking, which needs 5.15 or later")]
+    OldKernel {
+        /// Its release.
+        release: String,
+    },
+    /// The kernel's release could not be read.
+    #[error("the kernel's release")]
+    Release(#[source] io::Error),
     /// The kernel does not describe its types.
     #[error("this kernel has no type information (/sys/kernel/btf/vmlinux): CONFIG_DEBUG_INFO_BTF")]
     NoTypeInformation,
@@ -130,13 +147,11 @@ pub(crate) fn inspect(pins: &Pins) -> Result<Found, LoadError> {
 
 /// Loads the programs, pins all and attaches what request-based disks need.
 pub(crate) fn load(pins: &Pins, options: LoadOptions) -> Result<(), LoadError> {
+    check_kernel()?;
     let ring = u32::try_from(options.ring.0)
         .ok()
         .filter(|len| len.is_power_of_two() && (4096..=1 << 30).contains(len));
     let ring = ring.ok_or(LoadError::RingSize(options.ring))?;
-    if !std::path::Path::new("/sys/kernel/btf/vmlinux").exists() {
-        return Err(LoadError::NoTypeInformation);
-    }
     pins.clear()?;
     pins.make_directories()?;
     let mut object = ObjectBuilder::default().open_memory(OBJECT).map_err(LoadError::Object)?;
@@ -155,9 +170,21 @@ pub(crate) fn load(pins: &Pins, options: LoadOptions) -> Result<(), LoadError> {
     pin_version(pins)
 }
 
-/// Attaches and pins the copies of a hook, in order.
+fn check_kernel() -> Result<(), LoadError> {
+    let release = Release::running().map_err(LoadError::Release)?;
+    if release.is_before(KERNEL) {
+        return Err(LoadError::OldKernel { release: release.to_string() });
+    }
+    if !Path::new("/sys/kernel/btf/vmlinux").exists() {
+        return Err(LoadError::NoTypeInformation);
+    }
+    Ok(())
+}
+
+/// Attaches and pins the copies of a hook that are not yet, in order. An interrupted attachment
+/// left the first ones, so what is missing comes after them.
 pub(crate) fn attach(pins: &Pins, hook: Hook) -> Result<(), LoadError> {
-    for name in hook.programs() {
+    for name in hook.programs().filter(|name| !pins.link(name).exists()) {
         let path = pins.program(&name);
         let program = sys::open_pin(&path).map_err(|source| LoadError::Pin { path, source })?;
         let path = pins.link(&name);
@@ -166,11 +193,6 @@ pub(crate) fn attach(pins: &Pins, hook: Hook) -> Result<(), LoadError> {
             .map_err(|source| LoadError::Pin { path, source })?;
     }
     Ok(())
-}
-
-/// Detaches the copies of a hook that are attached.
-pub(crate) fn detach(pins: &Pins, hook: Hook) -> Result<(), DirectoryError> {
-    hook.programs().try_for_each(|name| crate::pins::remove(&pins.link(&name)))
 }
 
 fn size(object: &mut OpenObject, name: &str, entries: u32) -> Result<(), LoadError> {

@@ -127,3 +127,6 @@ impl DiskClass {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

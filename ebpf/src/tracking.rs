@@ -116,7 +116,6 @@ pub struct Tracking {
     shared: Arc<Shared>,
     dirty: MapHandle,
     coarse: MapHandle,
-    in_flight: MapHandle,
     ring: RingReader,
     ring_records: usize,
     disks: BTreeMap<Slot, TrackedDisk>,
@@ -171,7 +170,6 @@ impl Tracking {
             shared: Arc::new(Shared { table, counters: map("counters")? }),
             dirty: map("dirty")?,
             coarse: map("coarse")?,
-            in_flight: map("in_flight")?,
             ring: RingReader::new(&ring)?,
             // A record takes 32 bytes with its header.
             ring_records: (ring.max_entries() / 32) as usize,
@@ -250,7 +248,8 @@ impl Tracking {
         Ok(self.programs()?.iter().map(|program| program.misses).sum())
     }
 
-    /// Ends tracking: detaches the programs and removes every map and pin.
+    /// Ends tracking: detaches the programs and removes every map and pin. The kernel does so in
+    /// its own time, some milliseconds: until then programs may still mark what nobody reads.
     ///
     /// # Errors
     /// If a pin could not be removed.
@@ -283,7 +282,7 @@ impl Tracking {
         }
         let free = (0..DISKS).map(Slot).filter(|slot| !self.disks.contains_key(slot));
         free.for_each(|slot| self.shared.table.withdraw_slot(slot));
-        let needed = self.has_bio_based();
+        let needed = self.disks().any(|disk| disk.spec().class == DiskClass::BioBased);
         Ok(!needed || self.bios_attached())
     }
 
@@ -320,8 +319,12 @@ impl Tracking {
         remove_pins(&self.pins.disk(slot))?;
         self.pins.make_disk(slot)?;
         let (maps, kernel) = DiskMaps::create(&self.pins.disk(slot), spec)?;
-        if spec.class == DiskClass::BioBased && !self.bios_attached() {
-            self.attach_bios()?;
+        if spec.class == DiskClass::BioBased {
+            // They stay attached when the last such disk goes: the kernel detaches in its own
+            // time, and what is attached anew meanwhile would run in the wrong order.
+            let attach = |hook| load::attach(&self.pins, hook);
+            let attached = Hook::OF_BIOS.into_iter().try_for_each(attach);
+            attached.map_err(|error| AddDiskError::Attach(Box::new(error)))?;
         }
         self.install(slot, &kernel)?;
         counters::reset(&self.shared.counters, slot)?;
@@ -349,37 +352,12 @@ impl Tracking {
                 _ => {}
             }
         }
-        remove_pins(&self.pins.disk(slot))?;
-        if spec.class == DiskClass::BioBased && !self.has_bio_based() {
-            Hook::OF_BIOS.into_iter().try_for_each(|hook| load::detach(&self.pins, hook))?;
-        }
-        Ok(())
-    }
-
-    fn has_bio_based(&self) -> bool {
-        self.disks().any(|disk| disk.spec().class == DiskClass::BioBased)
+        Ok(remove_pins(&self.pins.disk(slot))?)
     }
 
     fn bios_attached(&self) -> bool {
         let mut names = Hook::OF_BIOS.into_iter().flat_map(Hook::programs);
         names.all(|name| self.pins.link(&name).exists())
-    }
-
-    fn attach_bios(&self) -> Result<(), AddDiskError> {
-        Hook::OF_BIOS.into_iter().try_for_each(|hook| load::detach(&self.pins, hook))?;
-        // What was in flight when the programs were last detached would never leave the table.
-        let stale: Vec<_> = self.in_flight.keys().collect();
-        for key in stale {
-            match self.in_flight.delete(&key) {
-                Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => Err(error)?,
-                _ => {}
-            }
-        }
-        let attach = |hook| load::attach(&self.pins, hook);
-        Hook::OF_BIOS
-            .into_iter()
-            .try_for_each(attach)
-            .map_err(|error| AddDiskError::Attach(Box::new(error)))
     }
 }
 

@@ -5,9 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use nix::sys::utsname::uname;
-
 use super::{Device, sysfs::Attributes};
+use crate::kernel::Release;
 
 /// Why a disk can't be tracked, as a sentence for its owner.
 #[derive(Debug, thiserror::Error)]
@@ -108,33 +107,18 @@ fn check_pages(name: &str) -> Result<(), Untrackable> {
     if !["zram", "ram", "pmem", "ndblk"].iter().any(|driver| name.starts_with(driver)) {
         return Ok(());
     }
-    let release = uname()
-        .map(|system| system.release().to_string_lossy().into_owned())
-        .map_err(|error| Untrackable::read(Path::new("uname"), error.into()))?;
-    match parse_release(&release) {
-        Some(version) if version >= PAGES_DONT_PASS_BY => Ok(()),
-        _ => Err(Untrackable::PagesPassBy { name: name.to_owned(), release }),
+    let release = Release::running();
+    let release = release.map_err(|source| Untrackable::read(Path::new("uname"), source))?;
+    if release.is_before(PAGES_DONT_PASS_BY) {
+        let release = release.to_string();
+        return Err(Untrackable::PagesPassBy { name: name.to_owned(), release });
     }
-}
-
-fn parse_release(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn releases_compare_by_their_first_two_numbers() {
-        assert_eq!(parse_release("6.1.0-56-cloud-amd64"), Some((6, 1)));
-        assert_eq!(parse_release("6.12.117"), Some((6, 12)));
-        assert_eq!(parse_release("7.2-rc1"), Some((7, 2)));
-        assert_eq!(parse_release("unknown"), None);
-        assert!(parse_release("6.12.1").unwrap() >= PAGES_DONT_PASS_BY);
-        assert!(parse_release("6.1.9").unwrap() < PAGES_DONT_PASS_BY);
-    }
 
     #[test]
     fn multipath_heads_are_told_by_their_place() {

@@ -43,12 +43,14 @@ fn measure(
     let writer = Writer::start(&Target::whole(0, device), 1, load, &log)?;
     let began = Instant::now();
     let mut windows = Vec::new();
+    let mut clocks = Vec::new();
     while began.elapsed() < WINDOW * WINDOWS {
         between(tracking);
         let before = (empty.run_time()?, tracking.programs()?);
         thread::sleep(WINDOW);
         let after = (empty.run_time()?, tracking.programs()?);
         let clock = per_run(before.0, after.0);
+        clocks.push(vec![clock]);
         let programs = before.1.iter().zip(&after.1);
         windows.push(
             programs
@@ -57,6 +59,7 @@ fn measure(
         );
     }
     writer.finish()?;
+    println!("measuring alone takes {:.1} ns a run", median(&clocks, 0));
     let programs = tracking.programs()?.into_iter().enumerate();
     Ok(programs.map(|(index, program)| (program.name, median(&windows, index))).collect())
 }
