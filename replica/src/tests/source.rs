@@ -12,7 +12,7 @@ use crate::{Disk, DiskSpec, Incoming, IncomingError};
 
 /// Two and a half compare blocks, and a short last chunk.
 pub(super) const SECTORS: u64 = 2 * 128 + 61;
-pub(super) const DISK_LEN: usize = SECTORS as usize * SECTOR_SIZE as usize;
+pub(super) const DISK_LEN: usize = (2 * 128 + 61) * 512;
 
 pub(super) fn spec() -> DiskSpec {
     DiskSpec {
@@ -62,7 +62,7 @@ pub(super) fn piece(start: u64, sectors: u32, fill: Fill) -> Piece {
 
 impl Piece {
     fn bytes(&self) -> Vec<u8> {
-        let len = self.sectors as usize * SECTOR_SIZE as usize;
+        let len = self.sectors as usize * 512;
         match self.fill {
             Fill::Zero => vec![0; len],
             Fill::Same(byte) => vec![byte; len],

@@ -24,7 +24,7 @@ fn a_disk_is_replicated_to_a_device_with_old_content() {
     }
     // Zeroes at sectors that a device of 4096-byte blocks can't zero by itself.
     let seed: [Piece; 4] = [(0, 1000, 1), (1000, 1047, 0), (2047, 2000, 2), (4047, 2100, 0)];
-    let delta: [Piece; 3] = [(3, 9, 0), (4096, 800, 3), (4100, 8, 0)];
+    let delta: [Piece; 4] = [(3, 9, 0), (4096, 4, 3), (4100, 8, 0), (4108, 700, 4)];
     for logical_block in [512, 4096] {
         let dir = tempfile::tempdir().unwrap();
         let root = dir.path().join("store");

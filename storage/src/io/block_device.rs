@@ -14,7 +14,7 @@ use std::{
 use blocks::ByteLen;
 use nix::libc;
 
-use super::file::OpenFile;
+use super::{file::OpenFile, patience::while_taken};
 use crate::{StorageError, StorageFile};
 
 /// An open block device.
@@ -44,7 +44,8 @@ pub enum BlockDeviceError {
 }
 
 impl BlockDevice {
-    /// Opens the device at `path` for reading and writing, for this process alone.
+    /// Opens the device at `path` for reading and writing, for this process alone. One that is in
+    /// use is waited for briefly.
     pub fn open(path: &Path) -> Result<Self, BlockDeviceError> {
         let failed = |source| BlockDeviceError::Open { path: path.to_owned(), source };
         // Checked before opening: opening a FIFO would wait, and a tape would rewind.
@@ -53,9 +54,10 @@ impl BlockDevice {
         }
         let mut options = OpenOptions::new();
         options.read(true).write(true).custom_flags(libc::O_EXCL);
-        let file = options.open(path).map_err(|error| match error.raw_os_error() {
-            Some(libc::EBUSY) => BlockDeviceError::InUse(path.to_owned()),
-            _ => failed(error),
+        let is_busy = |error: &io::Error| error.raw_os_error() == Some(libc::EBUSY);
+        let is_taken = |result: &io::Result<_>| result.as_ref().is_err_and(is_busy);
+        let file = while_taken(|| options.open(path), is_taken).map_err(|error| {
+            if is_busy(&error) { BlockDeviceError::InUse(path.to_owned()) } else { failed(error) }
         })?;
         let metadata = file.metadata().map_err(failed)?;
         if !metadata.file_type().is_block_device() {

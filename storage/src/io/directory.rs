@@ -14,7 +14,7 @@ use std::{
 use blocks::ByteLen;
 use nix::{libc, sys::statvfs::statvfs};
 
-use super::file::OpenFile;
+use super::{file::OpenFile, patience::while_taken};
 use crate::{OpenMode, Operation, Space, Storage, StorageError, StorageFile, StorePath};
 
 /// A directory, and possibly the lock that says it is ours.
@@ -43,7 +43,8 @@ impl FileStorage {
     }
 
     /// The store in `root`, a directory that exists, locked until this value is dropped. The lock
-    /// is advisory, on the file `lock_name`, and ends with the process however that ends.
+    /// is advisory, on the file `lock_name`, and ends with the process however that ends. One that
+    /// is taken is waited for briefly.
     pub fn exclusive(root: &Path, lock_name: &StorePath) -> Result<Self, LockError> {
         let mut storage = Self::shared(root);
         let path = storage.resolve(lock_name);
@@ -52,7 +53,8 @@ impl FileStorage {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false).mode(0o600);
         let file = options.custom_flags(libc::O_NOFOLLOW).open(&path).map_err(failed)?;
-        match file.try_lock() {
+        let is_taken = |result: &_| matches!(result, Err(TryLockError::WouldBlock));
+        match while_taken(|| file.try_lock(), is_taken) {
             Ok(()) => storage._lock = Some(file),
             Err(TryLockError::WouldBlock) => return Err(LockError::InUse(root.to_owned())),
             Err(TryLockError::Error(error)) => return Err(failed(error).into()),

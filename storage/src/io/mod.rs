@@ -3,6 +3,7 @@
 mod block_device;
 mod directory;
 mod file;
+mod patience;
 
 pub use block_device::{BlockDevice, BlockDeviceError};
 pub use directory::{FileStorage, LockError};
