@@ -136,9 +136,10 @@ mod tests {
             let mut scratch = buffer.clone();
             let mut data = gather(&mut scratch, &sorted).iter();
             for extent in &sorted.extents {
-                let from = (extent.start.bytes() - 1000 * SECTOR_SIZE) as usize;
-                for at in from..from + extent.extent().len().0 as usize {
-                    rebuilt[at] = Some(match extent.content {
+                let from = usize::try_from(extent.start.bytes() - 1000 * SECTOR_SIZE).unwrap();
+                let len = usize::try_from(extent.extent().len().0).unwrap();
+                for byte in &mut rebuilt[from..from + len] {
+                    *byte = Some(match extent.content {
                         Content::Zeroes => 0,
                         Content::Data => *data.next().unwrap(),
                     });

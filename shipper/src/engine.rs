@@ -41,7 +41,7 @@ use crate::{
 };
 
 /// How an engine works. The default suits a server that does something else beside.
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct EngineConfig {
     /// Memory for data under way: half of it in buffers that disks are read into, half in frames
     /// that wait for their receiver. Frames that were taken are the receiver's.
@@ -98,7 +98,10 @@ pub struct EngineStatus {
     pub buffers: (usize, usize),
 }
 
-/// Reads disks and makes frames. Dropping it stops every shipment and waits for its threads.
+/// Reads disks and makes frames. Shared by whoever ships.
+///
+/// Dropping it stops every shipment and waits for its threads: as long as it takes the kernel to
+/// end the reads under way, and a [`HashSource`](crate::HashSource) to return.
 pub struct Engine {
     shared: Arc<Shared>,
     plan_limits: PlanLimits,
@@ -231,6 +234,11 @@ impl Engine {
         }
     }
 
+    /// Why the engine no longer reads, if io_uring failed it. Only a new engine helps.
+    pub fn fault(&self) -> Option<&std::io::Error> {
+        self.shared.fault.get()
+    }
+
     /// How long a stage has taken, for each batch since the start, in nanoseconds.
     pub fn latencies(&self, stage: Stage) -> Histogram<u64> {
         self.shared.latencies.snapshot(stage)
@@ -274,9 +282,12 @@ impl Engine {
                 Ok(ring) => {
                     // Whoever started us waits for this.
                     let _ = ready.send(Ok(()));
-                    let reader = Reader::new(ring, reader_config, shared, channels, governor);
-                    // A ring that fails ends every shipment as stopped, which is where it shows.
-                    let _ = reader.run();
+                    let mine = Arc::clone(&shared);
+                    let reader = Reader::new(ring, reader_config, mine, channels, governor);
+                    // A ring that fails ends every shipment as stopped; why is told on request.
+                    if let Err(error) = reader.run() {
+                        shared.fault.get_or_init(|| error);
+                    }
                 }
                 Err(error) => {
                     let _ = ready.send(Err(error));
@@ -312,6 +323,11 @@ impl Drop for Engine {
 
 /// The reader is gone.
 struct Gone;
+
+const _: () = {
+    const fn shared_by_threads<T: Send + Sync>() {}
+    shared_by_threads::<Engine>();
+};
 
 /// Reads in the ring at most.
 const DEPTH_MAX: usize = 1024;

@@ -1,7 +1,7 @@
 //! What all threads of an engine share.
 
 use std::sync::{
-    Arc,
+    Arc, OnceLock,
     atomic::{AtomicI32, AtomicU8, Ordering::Relaxed},
 };
 
@@ -18,6 +18,8 @@ pub(crate) struct Shared {
     pub(crate) pool: Arc<Pool>,
     pub(crate) flow: Arc<Flow>,
     pub(crate) latencies: StageLatencies,
+    /// Why the reader ended before the engine did.
+    pub(crate) fault: OnceLock<std::io::Error>,
     /// A zstd level, or [`STORE`].
     level: AtomicI32,
     bottleneck: AtomicU8,
@@ -32,6 +34,7 @@ impl Shared {
             pool,
             flow,
             latencies: StageLatencies::new(),
+            fault: OnceLock::new(),
             level: STORE.into(),
             bottleneck: (Bottleneck::None as u8).into(),
         };

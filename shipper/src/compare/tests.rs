@@ -1,3 +1,5 @@
+#![expect(clippy::cast_possible_truncation, reason = "positions on a small disk")]
+
 use std::sync::Arc;
 
 use super::*;

@@ -16,7 +16,6 @@ use crate::{
 };
 
 /// Batches of one full request.
-#[expect(clippy::cast_possible_truncation, reason = "a small constant")]
 pub(crate) const BATCHES_AHEAD: usize =
     (HASHES_PER_REQUEST as u64 / (BATCH_BYTES.0 / wire::COMPARE_BLOCK.0)) as usize;
 

@@ -260,7 +260,7 @@ impl Reader {
     }
 
     /// Passes a batch on to the workers, unless it failed or nobody wants it any more.
-    fn pass_on(&mut self, loading: Loading) {
+    fn pass_on(&mut self, loading: Box<Loading>) {
         if loading.is_given_up() {
             return;
         }

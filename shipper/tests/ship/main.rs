@@ -1,4 +1,5 @@
 //! Ships epochs of real files and devices, and receives them as a target would.
+#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, reason = "tests, of small disks")]
 
 mod disk;
 mod receiver;

@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex};
 
 use blocks::EpochKind;
 use shipper::{
-    BlockHash, BlockRange, Compression, Engine, EngineConfig, HASHES_PER_REQUEST, Stage,
+    BlockHash, BlockRange, Compression, Engine, EngineConfig, HASHES_PER_REQUEST, IoPriority, Stage,
 };
 
 use crate::{
@@ -70,8 +70,10 @@ fn noise_travels_as_it_is_and_text_does_not() {
 }
 
 #[test]
-fn without_compression_all_travels_as_it_is() {
-    let config = EngineConfig { compression: Compression::Off, ..EngineConfig::default() };
+fn without_compression_all_travels_as_it_is_even_at_the_lowest_priority() {
+    let compression = Compression::Off;
+    let priority = Some(IoPriority::Idle);
+    let config = EngineConfig { compression, priority, ..EngineConfig::default() };
     let engine = Engine::start(config).unwrap();
     assert_eq!(engine.status().level, None);
     let disk = Disk::new(text(1).take(3 * MIB).collect());

@@ -59,7 +59,7 @@ pub(super) enum Step {
     /// Other reads of the batch are outstanding.
     Outstanding,
     /// The kernel has let go of the buffer.
-    Complete(Loading),
+    Complete(Box<Loading>),
 }
 
 impl Rest {
@@ -152,7 +152,7 @@ impl Loading {
 /// All batches being read.
 #[derive(Default)]
 pub(super) struct Loadings {
-    slots: Vec<Option<Loading>>,
+    slots: Vec<Option<Box<Loading>>>,
     count: usize,
 }
 
@@ -163,7 +163,7 @@ impl Loadings {
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Loading> {
-        self.slots.iter().flatten()
+        self.slots.iter().flatten().map(Box::as_ref)
     }
 
     /// Takes a batch in; returns its reads, all to be issued.
@@ -174,14 +174,14 @@ impl Loadings {
         }
         let batch = u32::try_from(free).expect("no more batches than buffers");
         let reads = u32::try_from(loading.come.len()).expect("no more reads than chunks");
-        self.slots[free] = Some(loading);
+        self.slots[free] = Some(Box::new(loading));
         self.count += 1;
         (0..reads).map(move |read| ReadKey { batch, read })
     }
 
     /// The batch of a read that has not ended.
     pub(super) fn get(&self, key: ReadKey) -> &Loading {
-        self.slots[key.batch as usize].as_ref().expect("a batch with an outstanding read is held")
+        self.slots[key.batch as usize].as_deref().expect("a batch with an outstanding read is held")
     }
 
     /// Takes in what the kernel says of a read.
