@@ -27,10 +27,13 @@ fn new_disk() -> (FaultyStorage, Store, Disk) {
     (storage, store, disk)
 }
 
-/// A seed of two frames, of which the first covers the first compare block.
-fn seed() -> Plan {
+/// A disk with a first segment, and the second: two frames, the first of a compare block.
+fn seeding() -> (FaultyStorage, Store, Disk, Plan) {
+    let (storage, store, disk) = new_disk();
+    send(&disk, &plan(Seed, 1, false, &[piece(0, 9, Fill::Same(1))]));
     let rest = u32::try_from(SECTORS - 128).unwrap();
-    plan(Seed, 1, false, &[piece(0, 128, Fill::Noise(1)), piece(128, rest, Fill::Noise(2))])
+    let pieces = [piece(0, 128, Fill::Noise(1)), piece(128, rest, Fill::Noise(2))];
+    (storage, store, disk, plan(Seed, 2, false, &pieces))
 }
 
 /// Asks for hashes, commits a comparison that leaves everything out, loses power, and asks again.
@@ -48,18 +51,18 @@ fn hashes_outlive_a_crash(storage: &FaultyStorage, disk: &Disk) {
 
 #[test]
 fn what_a_seed_that_was_given_up_left_is_durable_once_it_is_hashed() {
-    let (storage, _store, disk) = new_disk();
-    let mut incoming = disk.begin(seed().link).unwrap();
-    append_all(&mut incoming, &seed()).unwrap();
+    let (storage, _store, disk, seed) = seeding();
+    let mut incoming = disk.begin(seed.link).unwrap();
+    append_all(&mut incoming, &seed).unwrap();
     drop(incoming);
     hashes_outlive_a_crash(&storage, &disk);
 }
 
 #[test]
 fn what_a_killed_process_left_is_durable_once_it_is_hashed() {
-    let (storage, store, disk) = new_disk();
-    let mut incoming = disk.begin(seed().link).unwrap();
-    append_all(&mut incoming, &seed()).unwrap();
+    let (storage, store, disk, seed) = seeding();
+    let mut incoming = disk.begin(seed.link).unwrap();
+    append_all(&mut incoming, &seed).unwrap();
     drop((incoming, disk, store));
     let (_store, disk) = open(&storage);
     hashes_outlive_a_crash(&storage, &disk);
@@ -67,13 +70,13 @@ fn what_a_killed_process_left_is_durable_once_it_is_hashed() {
 
 #[test]
 fn what_a_failed_sync_left_in_the_cache_is_not_hashed() {
-    let (storage, store, disk) = new_disk();
-    let mut incoming = disk.begin(seed().link).unwrap();
-    append_all(&mut incoming, &seed()).unwrap();
+    let (storage, store, disk, seed) = seeding();
+    let mut incoming = disk.begin(seed.link).unwrap();
+    append_all(&mut incoming, &seed).unwrap();
     storage.fail_at(storage.operations(), Fault::Sync);
     incoming.commit().unwrap_err();
     assert!(disk.hashes(0, 1).is_err(), "nothing is believed before it is opened again");
-    assert!(disk.begin(seed().link).is_err());
+    assert!(disk.begin(seed.link).is_err());
     assert!(disk.fold_one().is_err());
     drop((disk, store));
     let (_store, disk) = open(&storage);
