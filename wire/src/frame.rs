@@ -46,6 +46,9 @@ pub const EXTENT_LEN: usize = 16;
 /// Bytes of the authentication tag at the end of a payload.
 pub const TAG_LEN: usize = 16;
 
+/// Bytes of a nonce.
+pub const NONCE_LEN: usize = 12;
+
 /// Bytes of a checksum.
 pub const CHECKSUM_LEN: usize = 4;
 

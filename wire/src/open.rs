@@ -6,12 +6,10 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use aes_gcm::aead::inout::InOutBuf;
-use aes_gcm::{AeadInOut, Aes256Gcm};
 use blocks::{DiskId, Generation};
 
 use crate::frame::{CheckedFrame, Codec, EpochSummary, FrameExtent, SessionSalt, SummaryError};
-use crate::key::{DataKey, session_cipher};
+use crate::key::{DataKey, NotAuthentic, SessionKey};
 
 #[cfg(test)]
 mod tests;
@@ -22,7 +20,7 @@ const SESSIONS_MAX: usize = 64;
 /// Opens the frames of one disk, of any session and generation. Shared by worker threads.
 pub struct Opener {
     key: DataKey,
-    sessions: Mutex<HashMap<Session, Arc<Aes256Gcm>>>,
+    sessions: Mutex<HashMap<Session, Arc<SessionKey>>>,
 }
 
 /// What a session key is derived from, beside the data key.
@@ -69,20 +67,7 @@ impl Opener {
     /// Opens a frame into `payload`, whose content is replaced and whose memory is used again.
     /// After an error `payload` holds nothing of the frame.
     pub fn open_into(&self, frame: &CheckedFrame, payload: &mut Vec<u8>) -> Result<(), OpenError> {
-        let ciphertext = frame.ciphertext();
-        payload.resize(ciphertext.len(), 0);
-        let buffer = InOutBuf::new(ciphertext, payload).expect("resized to the same length");
-        let (nonce, tag) = (frame.header().nonce().into(), (*frame.tag()).into());
-        let opened = self.cipher(frame).decrypt_inout_detached(
-            &nonce,
-            frame.additional_data(),
-            buffer,
-            &tag,
-        );
-        opened.map_err(|_| {
-            payload.clear();
-            OpenError::NotAuthentic
-        })
+        self.session(frame).open(frame, payload).map_err(|NotAuthentic| OpenError::NotAuthentic)
     }
 
     /// Opens the end frame of an epoch.
@@ -93,7 +78,7 @@ impl Opener {
         Ok(EpochSummary::decode(&self.open(frame)?.payload)?)
     }
 
-    fn cipher(&self, frame: &CheckedFrame) -> Arc<Aes256Gcm> {
+    fn session(&self, frame: &CheckedFrame) -> Arc<SessionKey> {
         let header = frame.header();
         let session = (header.salt, header.disk, header.generation);
         // A poisoned lock guards a cache all the same.
@@ -101,7 +86,7 @@ impl Opener {
         if sessions.len() >= SESSIONS_MAX && !sessions.contains_key(&session) {
             sessions.clear();
         }
-        let derive = || Arc::new(session_cipher(&self.key, &session.0, session.1, session.2));
+        let derive = || Arc::new(SessionKey::derive(&self.key, &session.0, session.1, session.2));
         Arc::clone(sessions.entry(session).or_insert_with(derive))
     }
 }

@@ -10,7 +10,6 @@
 use std::io::Cursor;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use aes_gcm::{AeadInOut, Aes256Gcm};
 use blocks::{DiskId, Epoch, EpochKind, Generation};
 use bytes::Bytes;
 
@@ -18,7 +17,7 @@ use crate::frame::{
     CHECKSUM_LEN, Codec, EXTENT_LEN, EXTENTS_MAX, EpochSummary, FrameError, FrameExtent, FrameRole,
     HEADER_LEN, HeaderFields, Sequence, SessionSalt, TAG_LEN, check_table,
 };
-use crate::key::{DataKey, session_cipher};
+use crate::key::{DataKey, SessionKey};
 use crate::secret::{RandomError, random};
 
 #[cfg(test)]
@@ -74,7 +73,7 @@ pub enum SealError {
 
 /// Seals the frames of one disk for one connection. Shared by worker threads.
 pub struct Sealer {
-    cipher: Aes256Gcm,
+    key: SessionKey,
     disk: DiskId,
     generation: Generation,
     salt: SessionSalt,
@@ -89,8 +88,8 @@ impl Sealer {
     /// If the operating system gives no random bytes for the salt.
     pub fn new(key: &DataKey, disk: DiskId, generation: Generation) -> Result<Self, RandomError> {
         let salt = SessionSalt(random()?);
-        let cipher = session_cipher(key, &salt, disk, generation);
-        Ok(Self { cipher, disk, generation, salt, next: AtomicU64::new(0) })
+        let key = SessionKey::derive(key, &salt, disk, generation);
+        Ok(Self { key, disk, generation, salt, next: AtomicU64::new(0) })
     }
 
     /// Seals a content frame; `payload` is its coded data. Copies the payload once.
@@ -172,10 +171,7 @@ impl Sealer {
         let (entries, _) = additional[HEADER_LEN..].as_chunks_mut::<EXTENT_LEN>();
         entries.iter_mut().zip(extents).for_each(|(entry, extent)| *entry = extent.encode());
         table_sum.copy_from_slice(&crc32c::crc32c(&additional[HEADER_LEN..]).to_le_bytes());
-        let tag = self
-            .cipher
-            .encrypt_inout_detached(&header.nonce().into(), additional, payload.into())
-            .expect("a frame is shorter than AES-GCM's limit of 64 GiB");
+        let tag = self.key.seal(header.nonce(), additional, payload);
         bytes.extend_from_slice(&tag);
         let checksum = crc32c::crc32c(&bytes[header.payload_start()..]);
         bytes.extend_from_slice(&checksum.to_le_bytes());

@@ -10,7 +10,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use super::error::FramePart;
 use super::{
     CHECKSUM_LEN, DATA_LEN_MAX, EXTENT_LEN, EXTENTS_MAX, EpochSummary, FRAME_VERSION, FrameError,
-    TAG_LEN,
+    NONCE_LEN, TAG_LEN,
 };
 
 /// Bytes of the header, its checksum included.
@@ -207,8 +207,8 @@ impl FrameHeader {
     }
 
     /// The 96-bit nonce: four zero bytes, then the counter.
-    pub(crate) fn nonce(&self) -> [u8; 12] {
-        let mut nonce = [0; 12];
+    pub(crate) fn nonce(&self) -> [u8; NONCE_LEN] {
+        let mut nonce = [0; NONCE_LEN];
         nonce[4..].copy_from_slice(&self.counter.to_le_bytes());
         nonce
     }

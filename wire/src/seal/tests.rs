@@ -37,8 +37,8 @@ fn sealer() -> Sealer {
 /// A sealer whose salt is not random. Only tests may have one.
 fn fixed_sealer(next: u64) -> Sealer {
     let salt = SessionSalt([0x44; 16]);
-    let cipher = session_cipher(&key(), &salt, DISK, GENERATION);
-    Sealer { cipher, disk: DISK, generation: GENERATION, salt, next: AtomicU64::new(next) }
+    let key = SessionKey::derive(&key(), &salt, DISK, GENERATION);
+    Sealer { key, disk: DISK, generation: GENERATION, salt, next: AtomicU64::new(next) }
 }
 
 fn spec(extents: &[FrameExtent]) -> FrameSpec<'_> {
@@ -181,10 +181,8 @@ fn the_counter_refuses_to_go_past_its_limit_for_good() {
 #[test]
 fn the_session_key_depends_on_disk_generation_and_salt() {
     let tag = |disk, generation, salt| {
-        let cipher = session_cipher(&key(), &SessionSalt(salt), disk, generation);
-        let mut nothing = [0; 0];
-        let nonce = [0; 12].into();
-        cipher.encrypt_inout_detached(&nonce, &[], nothing.as_mut_slice().into()).unwrap()
+        let key = SessionKey::derive(&key(), &SessionSalt(salt), disk, generation);
+        key.seal([0; 12], &[], &mut [])
     };
     let tags = [
         tag(DISK, GENERATION, [0; 16]),
