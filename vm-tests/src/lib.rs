@@ -32,5 +32,5 @@ pub use relay::Relay;
 pub use rig::{Rig, SKIP_VARIABLE, sweep};
 pub use site::{Site, SiteSpec};
 pub use stamp::{Fill, Stamp, StampError};
-pub use workload::{Durable, FileWorkload, WorkloadReport};
+pub use workload::{Durable, FileWorkload, Pace, WorkloadReport};
 pub use writers::{After, Load, Method, Target, Writer, WriterReport};

@@ -15,6 +15,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -24,11 +25,26 @@ use crate::{Fill, Random, Stamp, devices::trim};
 
 const NAMES: u64 = 64;
 const LARGEST_SECTORS: u64 = 512;
-const TRIM_EVERY: u64 = 128;
 
 /// The files that must be whole, by name: their content's version and length in sectors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Durable(pub BTreeMap<String, (u64, u64)>);
+
+/// How hard the workload works.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// A pause after each step.
+    pub pause: Duration,
+    /// The free space is trimmed every so many steps.
+    pub trim_every: u64,
+}
+
+impl Default for Pace {
+    /// As hard as it can.
+    fn default() -> Self {
+        Self { pause: Duration::ZERO, trim_every: 128 }
+    }
+}
 
 /// What the workload did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,6 +67,11 @@ pub struct FileWorkload {
 impl FileWorkload {
     /// Starts on a mounted file system; stops by [`Self::finish`] or after `steps`.
     pub fn start(root: &Path, seed: u64, steps: u64) -> Result<Self> {
+        Self::start_at(root, seed, steps, Pace::default())
+    }
+
+    /// The same, at a pace of its own.
+    pub fn start_at(root: &Path, seed: u64, steps: u64, pace: Pace) -> Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let durable = Arc::new(Mutex::new(Durable::default()));
         let mut application = Application {
@@ -59,6 +80,7 @@ impl FileWorkload {
             version: 0,
             durable: Arc::clone(&durable),
             report: WorkloadReport::default(),
+            trim_every: pace.trim_every,
         };
         let stopped = Arc::clone(&stop);
         let run = move || {
@@ -67,6 +89,9 @@ impl FileWorkload {
                     break;
                 }
                 application.step(step)?;
+                if !pace.pause.is_zero() {
+                    std::thread::sleep(pace.pause);
+                }
             }
             Ok(application.report)
         };
@@ -131,11 +156,12 @@ struct Application {
     version: u64,
     durable: Arc<Mutex<Durable>>,
     report: WorkloadReport,
+    trim_every: u64,
 }
 
 impl Application {
     fn step(&mut self, step: u64) -> Result<()> {
-        if step % TRIM_EVERY == TRIM_EVERY - 1 {
+        if step % self.trim_every == self.trim_every - 1 {
             return self.trim();
         }
         match self.random.below(8) {

@@ -131,7 +131,7 @@ impl Peer {
             TargetAction::BeginEpoch { disk, epoch, kind, follows } => {
                 if let Some(open) = self.disks.get(&disk) {
                     let link = wire::EpochLink { kind, epoch, follows };
-                    let writer = EpochWriter::start(open.clone(), link, self.reports.0.clone());
+                    let writer = EpochWriter::new(open.clone(), link, self.reports.0.clone());
                     self.epochs.insert((disk, epoch), writer);
                 }
             }
@@ -180,6 +180,9 @@ impl Peer {
                     Ok(()) => {
                         tracing::debug!(DISK = %disk, EPOCH = epoch.0, "durable");
                         self.session.handle_durable(disk, epoch);
+                        let of_disk = self.epochs.range_mut((disk, epoch)..);
+                        let of_disk = of_disk.take_while(|((of, _), _)| *of == disk);
+                        of_disk.for_each(|(_, writer)| writer.predecessor_is_durable(epoch));
                     }
                     Err((code, detail)) => {
                         tracing::warn!(DISK = %disk, EPOCH = epoch.0, detail, "an epoch failed");

@@ -1,6 +1,6 @@
 //! One epoch being written: a blocking thread that owns the store's side of it.
 
-use blocks::{ByteLen, Epoch};
+use blocks::{ByteLen, Epoch, EpochKind};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use replica::{Disk, Incoming};
 use tokio::sync::mpsc;
@@ -21,23 +21,57 @@ enum Command {
 /// committed.
 ///
 /// The queue is unbounded; the session's window bounds what can be in it.
-pub(super) struct EpochWriter(Sender<Command>);
+pub(super) struct EpochWriter {
+    link: EpochLink,
+    commands: Sender<Command>,
+    /// What the thread will take over, while it has to wait.
+    waiting: Option<Waiting>,
+}
+
+struct Waiting {
+    disk: Disk,
+    commands: Receiver<Command>,
+    reports: mpsc::Sender<Report>,
+}
 
 impl EpochWriter {
-    /// Begins an epoch on a thread of its own, which reports to `reports`.
-    pub(super) fn start(disk: Disk, link: EpochLink, reports: mpsc::Sender<Report>) -> Self {
+    /// Makes ready for an epoch, which is written by a thread of its own that reports to
+    /// `reports`.
+    ///
+    /// A seed goes straight to the base, so it may not overtake the one it follows: it waits for
+    /// [`Self::predecessor_is_durable`]. Its frames wait in the queue.
+    pub(super) fn new(disk: Disk, link: EpochLink, reports: mpsc::Sender<Report>) -> Self {
         let (sender, commands) = unbounded();
-        tokio::task::spawn_blocking(move || write(&disk, link, &commands, &reports));
-        Self(sender)
+        let in_turn = link.kind != EpochKind::Seed || disk.state().last_durable == link.follows;
+        let waiting = Some(Waiting { disk, commands, reports });
+        let mut writer = Self { link, commands: sender, waiting };
+        if in_turn {
+            writer.start();
+        }
+        writer
+    }
+
+    /// Its turn has come, if `epoch` is what it follows.
+    pub(super) fn predecessor_is_durable(&mut self, epoch: Epoch) {
+        if self.link.follows == epoch {
+            self.start();
+        }
     }
 
     pub(super) fn append(&self, frame: CheckedFrame) {
         // A thread that has ended has reported why.
-        drop(self.0.send(Command::Append(frame)));
+        drop(self.commands.send(Command::Append(frame)));
     }
 
     pub(super) fn commit(&self) {
-        drop(self.0.send(Command::Commit));
+        drop(self.commands.send(Command::Commit));
+    }
+
+    fn start(&mut self) {
+        let link = self.link;
+        if let Some(Waiting { disk, commands, reports }) = self.waiting.take() {
+            tokio::task::spawn_blocking(move || write(&disk, link, &commands, &reports));
+        }
     }
 }
 
@@ -70,9 +104,6 @@ fn receive(
     commands: &Receiver<Command>,
     reports: &mpsc::Sender<Report>,
 ) -> Result<Option<Incoming>, (CloseCode, String)> {
-    if link.kind == blocks::EpochKind::Seed {
-        disk.wait_for_seed_turn();
-    }
     let mut incoming = disk.begin(link).map_err(|error| (code(error.class()), words(&error)))?;
     for command in commands {
         match command {

@@ -1,7 +1,7 @@
 //! One connection, from hello to its end: moves bytes and events between QUIC, the sans-I/O
 //! session and the core.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use anyhow::{Result, anyhow};
 use blocks::{ByteLen, DiskId, Epoch, MachineId};
@@ -28,13 +28,15 @@ pub(super) struct Session<'a> {
     control: (SendStream, RecvStream),
     /// The senders of epochs talk to the session through this.
     epochs: (mpsc::Sender<FromEpoch>, mpsc::Receiver<FromEpoch>),
-    /// Frames that wait for room, oldest first, by disk.
-    waiting: BTreeMap<DiskId, VecDeque<Waiting>>,
+    /// The epochs on their way, a frame that waits for room in each.
+    ///
+    /// Only a disk's oldest gets room: its frames are consumed without fail, while those of a
+    /// later one may have to wait for it at the target, and would hold the room it needs.
+    sending: BTreeMap<DiskId, BTreeMap<Epoch, Option<Waiting>>>,
     hashes: BTreeMap<RequestId, Sender<Vec<[u8; 32]>>>,
 }
 
 struct Waiting {
-    epoch: Epoch,
     len: ByteLen,
     granted: oneshot::Sender<()>,
 }
@@ -58,7 +60,7 @@ impl<'a> Session<'a> {
             session,
             control: connection.open_bi().await?,
             epochs: mpsc::channel(64),
-            waiting: BTreeMap::new(),
+            sending: BTreeMap::new(),
             hashes: BTreeMap::new(),
         })
     }
@@ -157,6 +159,7 @@ impl<'a> Session<'a> {
                 // Refused only if the disk was closed meanwhile: dropping the frames cancels.
                 match self.session.begin_epoch(disk, epoch, kind) {
                     Ok(_) => {
+                        self.sending.entry(disk).or_default().insert(epoch, None);
                         let (connection, told) = (self.connection.clone(), self.epochs.0.clone());
                         tokio::spawn(epoch::send(connection, (disk, epoch), frames, told));
                     }
@@ -184,12 +187,16 @@ impl<'a> Session<'a> {
     fn told(&mut self, told: FromEpoch) {
         match told {
             FromEpoch::Wants { disk, epoch, len, granted } => {
-                let waiting = self.waiting.entry(disk).or_default();
-                waiting.push_back(Waiting { epoch, len, granted });
+                let sending = self.sending.entry(disk).or_default();
+                sending.insert(epoch, Some(Waiting { len, granted }));
             }
-            FromEpoch::Shipped { disk, report } => self.tell(LinkEvent::Shipped { disk, report }),
+            FromEpoch::Shipped { disk, report } => {
+                self.no_longer_sending(disk, report.epoch);
+                self.tell(LinkEvent::Shipped { disk, report });
+            }
             FromEpoch::Broken { disk, epoch, why } => {
                 tracing::warn!(DISK = %disk, EPOCH = epoch.0, why, "an epoch broke off");
+                self.no_longer_sending(disk, epoch);
                 // The target answers that it failed; that answer reaches the core.
                 self.note(|session| session.abort_epoch(disk, epoch));
             }
@@ -198,16 +205,21 @@ impl<'a> Session<'a> {
 
     /// Lets frames go while there is room for them.
     fn grant(&mut self) {
-        for (disk, waiting) in &mut self.waiting {
-            while let Some(next) = waiting.pop_front_if(|next| {
-                next.len <= self.session.room(*disk) || next.granted.is_closed()
-            }) {
-                self.session.handle_sending(*disk, next.epoch, next.len);
+        for (disk, sending) in &mut self.sending {
+            let Some((epoch, waiting)) = sending.iter_mut().next() else { continue };
+            let room = self.session.room(*disk);
+            if let Some(next) = waiting.take_if(|next| next.len <= room) {
+                self.session.handle_sending(*disk, *epoch, next.len);
                 // A sender that has given up meanwhile has reset its stream.
                 let _ = next.granted.send(());
             }
         }
-        self.waiting.retain(|_, waiting| !waiting.is_empty());
+    }
+
+    fn no_longer_sending(&mut self, disk: DiskId, epoch: Epoch) {
+        if let Some(sending) = self.sending.get_mut(&disk) {
+            sending.remove(&epoch);
+        }
     }
 
     /// Does what a command asks, if the session's state still allows it.

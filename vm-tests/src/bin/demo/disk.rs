@@ -1,12 +1,26 @@
 //! One disk of the demo: made, formatted, mounted, in use.
 
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::path::Path;
+use std::time::Duration;
+
 use anyhow::{Context, Result};
 use blocks::ByteLen;
 use serde_json::Value;
 use vm_tests::{
-    BlockDevice, Durable, FileWorkload, Filesystem, LoopDisk, LoopSpec, Mounted, Rig, Site,
-    WorkloadReport, ZramDisk,
+    BlockDevice, Durable, FileWorkload, Filesystem, LoopDisk, LoopSpec, Mounted, Pace, Random, Rig,
+    Site, WorkloadReport, ZramDisk,
 };
+
+/// An application, not a benchmark: some hundred files a second. What it deletes is discarded by
+/// the file system as it goes; a trim of all free space would mark that as changed, and have a
+/// disk this empty compared instead of followed.
+const PACE: Pace = Pace { pause: Duration::from_millis(4), trim_every: u64::MAX };
+
+/// What each disk holds before anything is protected.
+const ARCHIVE_LEN: ByteLen = ByteLen(192 << 20);
+const PADDING: &[u8] = b"the rest of the line is the same in every line, as it is in logs, tables and mail; the rest of the line is the same in every line, as it is in logs, tables and mail; the rest of the line is the same in every line, as it is in logs, tables and mail; all told";
 
 /// A disk with a file system that an application uses.
 pub(crate) struct DemoDisk {
@@ -52,7 +66,8 @@ impl DemoDisk {
     pub(crate) fn put_to_use(&mut self, rig: &Rig, seed: u64) -> Result<()> {
         self.filesystem.make(self.device())?;
         let mounted = Mounted::mount(rig, self.device(), self.filesystem, "discard")?;
-        self.application = Some(FileWorkload::start(mounted.path(), seed, u64::MAX)?);
+        fill(&mounted.path().join("archive"), seed).context("filling the disk")?;
+        self.application = Some(FileWorkload::start_at(mounted.path(), seed, u64::MAX, PACE)?);
         self.mounted = Some(mounted);
         Ok(())
     }
@@ -69,6 +84,30 @@ impl DemoDisk {
     pub(crate) fn status(&self, site: &Site) -> Result<Value> {
         site.disk(&self.name())
     }
+}
+
+/// Writes a file that is half text and half noise, as a disk in use would hold.
+fn fill(path: &Path, seed: u64) -> std::io::Result<()> {
+    let mut random = Random::new(seed);
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    for line in 0..ARCHIVE_LEN.0 / 256 {
+        if line / 4096 % 2 == 0 {
+            let text = format!(
+                "line {line}: {:>8} units of {:>6} at {:>4}\n",
+                random.below(1 << 20),
+                random.below(1 << 16),
+                random.below(1 << 10)
+            );
+            let padding = 256 - text.len();
+            file.write_all(text.as_bytes())?;
+            file.write_all(&PADDING[..padding])?;
+        } else {
+            for _ in 0..32 {
+                file.write_all(&random.below(u64::MAX).to_le_bytes())?;
+            }
+        }
+    }
+    file.into_inner()?.sync_all()
 }
 
 /// A number in a status.

@@ -31,7 +31,7 @@ pub(crate) fn tell(patience: &Patience) -> Result<()> {
         disk.put_to_use(&rig, seed)?;
         let filesystem = disk.filesystem;
         narration.say(&format!(
-            "{}: {filesystem:?}, files created, overwritten, synced, deleted, trimmed",
+            "{}: {filesystem:?}, files created, overwritten, synced, deleted, trimmed as they go",
             disk.name()
         ));
     }
@@ -87,15 +87,15 @@ fn initial_replication(
         let name = disk.name();
         narration.say(site.agent(&["protect", &format!("/dev/{name}")])?.trim());
     }
-    let mut shown = String::new();
     for disk in disks {
+        let mut shown = 0;
         patience
             .wait("the initial replication", 90, || {
                 let status = disk.status(site)?;
-                let state = status["state"].to_string();
-                if state != shown {
-                    shown.clone_from(&state);
-                    narration.say(&format!("{}: {state}", disk.name()));
+                let percent = number(&status, "/state/initial_replication/percent");
+                if percent >= shown + 20 {
+                    shown = percent;
+                    narration.say(&format!("{}: {percent} %", disk.name()));
                 }
                 Ok((status["state"] == "protected").then_some(()))
             })
