@@ -175,6 +175,22 @@ mod tests {
     }
 
     #[test]
+    fn the_document_lists_exactly_these() {
+        let document = include_str!("../../docs/wire.md");
+        let rows =
+            document.lines().filter(|line| line.starts_with("| 0x") && line.ends_with(". |"));
+        let row = |reason: &Reason| {
+            let class = match reason.class() {
+                Class::Recoverable => "recoverable",
+                Class::Permanent => "permanent",
+            };
+            let (number, name, sentence) = (reason.number(), reason.name(), reason.sentence());
+            format!("| {number:#05x} | {name} | {class} | {sentence} |")
+        };
+        assert!(rows.eq(Reason::ALL.iter().map(row)), "docs/wire.md and the registry differ");
+    }
+
+    #[test]
     fn a_later_reason_keeps_its_class() {
         assert_eq!(CloseCode::from_number(0x1ff).class(), Class::Recoverable);
         assert_eq!(CloseCode::from_number(0x2ff).class(), Class::Permanent);

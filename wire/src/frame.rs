@@ -29,7 +29,6 @@ pub use header::{Codec, FrameHeader, FrameRole, HEADER_LEN, Sequence, SessionSal
 pub use summary::{EpochSummary, SummaryError};
 
 pub(crate) use extent::check_table;
-pub(crate) use header::HeaderFields;
 
 /// The version of the frame format written and read here.
 pub const FRAME_VERSION: u16 = 1;
@@ -52,7 +51,7 @@ pub const NONCE_LEN: usize = 12;
 /// Bytes of a checksum.
 pub const CHECKSUM_LEN: usize = 4;
 
-/// Bytes of a whole frame at most.
+/// Bytes of a whole frame at most: 1,065,088.
 pub const FRAME_LEN_MAX: usize = HEADER_LEN
     + EXTENTS_MAX as usize * EXTENT_LEN
     + CHECKSUM_LEN

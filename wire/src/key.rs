@@ -71,3 +71,13 @@ impl SessionKey {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    #[cfg(target_arch = "x86_64")]
+    fn the_processors_instructions_are_used() {
+        let has_them = std::arch::is_x86_feature_detected!("aes");
+        assert_eq!(aes_gcm::aes::hardware_accelerated(), has_them);
+    }
+}

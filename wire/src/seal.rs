@@ -14,8 +14,8 @@ use blocks::{DiskId, Epoch, EpochKind, Generation};
 use bytes::Bytes;
 
 use crate::frame::{
-    CHECKSUM_LEN, Codec, EXTENT_LEN, EXTENTS_MAX, EpochSummary, FrameError, FrameExtent, FrameRole,
-    HEADER_LEN, HeaderFields, Sequence, SessionSalt, TAG_LEN, check_table,
+    CHECKSUM_LEN, Codec, EXTENT_LEN, EXTENTS_MAX, EpochSummary, FrameError, FrameExtent,
+    FrameHeader, FrameRole, HEADER_LEN, Sequence, SessionSalt, TAG_LEN, check_table,
 };
 use crate::key::{DataKey, SessionKey};
 use crate::secret::{RandomError, random};
@@ -131,13 +131,13 @@ impl Sealer {
         role: FrameRole,
         data_len: u64,
         buffer: &FrameBuffer,
-    ) -> Result<HeaderFields, SealError> {
+    ) -> Result<FrameHeader, SealError> {
         let (given, reserved) = (spec.extents.len(), buffer.extents);
         if given != reserved {
             return Err(SealError::Room { given, reserved });
         }
         let payload_len = buffer.payload_len() + TAG_LEN;
-        let header = HeaderFields {
+        let header = FrameHeader {
             role,
             codec: spec.codec,
             kind: spec.link.kind,
@@ -152,18 +152,17 @@ impl Sealer {
             plain_len: fit(data_len, "data length", u32::MAX.into())?,
             payload_len: fit(payload_len, "payload length", u32::MAX.into())?,
         };
-        header.check()?;
-        Ok(header)
+        Ok(header.checked()?)
     }
 
     /// Takes a nonce, and makes the frame. The only place where anything is encrypted.
     fn finish(
         &self,
-        header: HeaderFields,
+        header: FrameHeader,
         extents: &[FrameExtent],
         buffer: FrameBuffer,
     ) -> Result<Bytes, SealError> {
-        let header = HeaderFields { counter: self.take_nonce()?, ..header };
+        let header = FrameHeader { counter: self.take_nonce()?, ..header };
         let mut bytes = buffer.bytes;
         let (head, payload) = bytes.split_at_mut(header.payload_start());
         let (additional, table_sum) = head.split_at_mut(header.table_end());

@@ -1,17 +1,8 @@
 //! Enrolment tokens: what an operator carries from the target to a new machine.
 //!
 //! A token names itself, proves that its bearer was told, and tells the new machine which
-//! authority to expect, so that it can't be enrolled by anybody else. 61 bytes:
-//!
-//! | offset | bytes | field |
-//! |---|---|---|
-//! | 0 | 1 | version, 1 |
-//! | 1 | 8 | id |
-//! | 9 | 16 | secret |
-//! | 25 | 32 | SHA-256 of the authority's certificate, DER |
-//! | 57 | 4 | CRC-32C of what is before |
-//!
-//! How the bytes are written for people is the binary's.
+//! authority to expect, so that it can't be enrolled by anybody else. `docs/wire.md` has the
+//! layout of the bytes; how they are written for people is the binary's.
 
 use zeroize::Zeroizing;
 

@@ -91,10 +91,6 @@ pub struct FrameHeader {
     pub payload_len: u32,
 }
 
-/// The fields of a header that is about to be written; the same as those of a checked one, without
-/// the claim that they were checked.
-pub(crate) type HeaderFields = FrameHeader;
-
 /// The header as it lies in a frame.
 #[derive(FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
 #[repr(C)]
@@ -139,7 +135,7 @@ impl FrameHeader {
         if raw.version.get() != FRAME_VERSION {
             return Err(FrameError::Version(raw.version.get()));
         }
-        let header = Self {
+        Self {
             role: raw.role()?,
             codec: Codec::from_u8(raw.codec).ok_or_else(|| unknown("codec", raw.codec))?,
             kind: EpochKind::from_u8(raw.kind).ok_or_else(|| unknown("kind", raw.kind))?,
@@ -153,9 +149,8 @@ impl FrameHeader {
             extent_count: raw.extent_count.get(),
             plain_len: raw.plain_len.get(),
             payload_len: raw.payload_len.get(),
-        };
-        header.check()?;
-        Ok(header)
+        }
+        .checked()
     }
 
     /// Whether this is the last frame of its epoch.
@@ -213,8 +208,9 @@ impl FrameHeader {
         nonce
     }
 
-    /// Checks the fields against the limits and against each other.
-    pub(crate) fn check(&self) -> Result<(), FrameError> {
+    /// Checks the fields against the limits and against each other. No header leaves this crate
+    /// that did not come through here.
+    pub(crate) fn checked(self) -> Result<Self, FrameError> {
         within("extent count", u64::from(self.extent_count), u64::from(EXTENTS_MAX))?;
         within("data length", u64::from(self.plain_len), u64::from(DATA_LEN_MAX))?;
         within("payload length", u64::from(self.payload_len), u64::from(DATA_LEN_MAX + TAG))?;
@@ -241,7 +237,7 @@ impl FrameHeader {
             {
                 Err(FrameError::Lengths("the end of an epoch holds its summary and nothing else"))
             }
-            FrameRole::Content | FrameRole::End => Ok(()),
+            FrameRole::Content | FrameRole::End => Ok(self),
         }
     }
 }

@@ -306,7 +306,8 @@ fn table() -> impl Strategy<Value = Vec<FrameExtent>> {
 proptest! {
     #[test]
     fn any_frame_comes_back(
-        extents in table(), seed: u8, sequence: u64, epoch in 1u64.., back in 1u64.., piece in 1usize..5000,
+        extents in table(), seed: u8, sequence: u64,
+        epoch in 1u64.., back in 1u64.., piece in 1usize..5000,
     ) {
         let len: u64 = extents.iter().map(FrameExtent::data_len).sum();
         let byte = |i: u64| i.to_le_bytes()[0].wrapping_mul(seed);

@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use blocks::Sector;
 
 use super::*;
-use crate::frame::{CheckedFrame, Content, DATA_LEN_MAX, FRAME_LEN_MAX, FrameHeader};
+use crate::frame::{CheckedFrame, Content, DATA_LEN_MAX, FRAME_LEN_MAX};
 use crate::open::Opener;
 
 const DISK: DiskId = DiskId([0x11; 16]);

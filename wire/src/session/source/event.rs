@@ -41,7 +41,8 @@ pub enum SourceEvent {
     Failed(EpochFailed),
     /// Hashes that were asked for.
     Hashes(Hashes),
-    /// More of a disk's frames may be sent; see [`SourceSession::room`](super::SourceSession::room).
+    /// More of a disk's frames may be sent; see
+    /// [`SourceSession::room`](super::SourceSession::room).
     Credited {
         /// The disk.
         disk: DiskId,

@@ -18,7 +18,8 @@ pub struct TargetConfig {
     pub versions: VersionRange,
     /// What it is able to do beyond its version.
     pub features: Features,
-    /// Bytes of frames of one disk that may be on the way; at least [`WINDOW_MIN`](crate::session::WINDOW_MIN).
+    /// Bytes of frames of one disk that may be on the way; at least
+    /// [`WINDOW_MIN`](crate::session::WINDOW_MIN).
     pub window: ByteLen,
 }
 
