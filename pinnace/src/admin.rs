@@ -153,7 +153,7 @@ mod tests {
         let missing = call::<_, u32>(&path, &1, Duration::from_secs(1)).unwrap_err();
         assert_eq!(Failure::of(&missing).exit, Exit::Unreachable);
         let halve = |n: u32| {
-            anyhow::ensure!(n % 2 == 0, Failure::new(Exit::WrongState, "an odd number"));
+            anyhow::ensure!(n.is_multiple_of(2), Failure::new(Exit::WrongState, "an odd number"));
             Ok(n / 2)
         };
         let file = Server::bind(&path).unwrap().serve(halve).unwrap();

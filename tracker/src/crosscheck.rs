@@ -43,6 +43,16 @@ pub struct CrossCheck {
 }
 
 impl CrossCheck {
+    /// A comparison that goes on where another left off: with the offset that was settled then.
+    pub fn resume(offset: i64) -> Self {
+        Self { last: None, offset: Some(offset.into()), settled: true }
+    }
+
+    /// The offset, once it is settled: what a successor must know to find what is lost meanwhile.
+    pub fn settled_offset(&self) -> Option<i64> {
+        self.offset.filter(|_| self.settled).and_then(|offset| i64::try_from(offset).ok())
+    }
+
     /// Takes a reading and compares it with all before.
     pub fn handle_reading(&mut self, reading: Reading) -> Verdict {
         let quiet = self.last.replace(reading) == Some(reading);
@@ -106,6 +116,16 @@ mod tests {
         // 8 sectors lost, 16 more counted but not yet in the statistics.
         assert_eq!(check.handle_reading(reading(84, 92)), Verdict::Plausible);
         assert_eq!(check.handle_reading(reading(100, 92)), Verdict::Missing { sectors: 8 });
+    }
+
+    #[test]
+    fn a_write_lost_while_nobody_looked_is_found() {
+        let mut check = CrossCheck::default();
+        check.handle_reading(reading(1000, 40));
+        check.handle_reading(reading(1000, 40));
+        let mut successor = CrossCheck::resume(check.settled_offset().unwrap());
+        let verdict = successor.handle_reading(reading(1100, 132));
+        assert_eq!(verdict, Verdict::Missing { sectors: 8 });
     }
 
     #[test]

@@ -9,14 +9,12 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use blocks::{
-    Bitmap, ByteLen, DiskId, Epoch, GapReason, MachineId, Mark, MonotonicNs, Slot, Taint,
-};
+use blocks::{Bitmap, ByteLen, DiskId, Epoch, GapReason, MachineId, Mark, MonotonicNs, Slot};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use ebpf::Tracking;
 use shipper::{Engine, Job, ShipReport};
 use tracker::hrl::{Log, LogHeader, LogState};
-use tracker::{Reading, Replica, SealPolicy, Verdict};
+use tracker::{Replica, SealPolicy};
 use wire::{CloseCode, Sealer};
 
 use super::disk::{ProtectedDisk, Session};
@@ -85,20 +83,20 @@ impl Core {
 
     fn apply(&mut self, event: Event) {
         match event {
-            Event::Admin(request, answer) => self.apply_request(request, answer),
+            Event::Admin(request, answer) => self.apply_request(request, &answer),
             Event::Link(event) => self.apply_link(event),
             Event::Stop => {}
         }
     }
 
-    fn apply_request(&mut self, request: Request, answer: Sender<Result<Response>>) {
+    fn apply_request(&mut self, request: Request, answer: &Sender<Result<Response>>) {
         let response = match request {
             Request::Status => self.status().map(Response::Status),
             Request::Protect { path, only_check } if only_check => {
                 protect::check(self, &path).map(|found| Response::Done(protect::words(&found)))
             }
             Request::Protect { path, .. } => {
-                match protect::protect(self, &path, &answer) {
+                match protect::protect(self, &path, answer) {
                     // The target has the last word; it comes with the session's events.
                     Ok(protect::Started::Waiting) => return,
                     Ok(protect::Started::Done(words)) => Ok(Response::Done(words)),
@@ -308,13 +306,19 @@ impl Core {
     fn check_tracking(&mut self) {
         let mut gaps = Vec::new();
         for disk in self.disks.values_mut() {
-            match look(disk) {
+            match disk.look() {
                 Ok(Some(reason)) => gaps.push((disk.id, reason)),
                 Ok(None) => {}
                 Err(error) => tracing::warn!(DISK = disk.name, "the cross-check: {error:#}"),
             }
         }
-        gaps.into_iter().for_each(|(id, reason)| self.open_gap(id, reason));
+        for (id, reason) in gaps {
+            self.open_gap(id, reason);
+            // After the gap is on record: a crash in between finds the taints again.
+            if let (GapReason::Tainted(taints), Some(disk)) = (reason, self.disks.get(&id)) {
+                disk.tracked.clear_taints(taints);
+            }
+        }
     }
 
     /// Seals and ships what is due of one disk, and writes its log when that is due.
@@ -336,11 +340,11 @@ impl Core {
         }
         if self.is_due(id, now) {
             self.seal_and_ship(id)?;
-        } else if self.disks.get(&id).is_some_and(|disk| disk.tracker.sweep_due()) {
-            if let Some(disk) = self.disks.get_mut(&id) {
-                let harvest = disk.harvest();
-                disk.tracker.handle_harvest(&harvest);
-            }
+        } else if let Some(disk) = self.disks.get_mut(&id)
+            && disk.tracker.sweep_due()
+        {
+            let harvest = disk.harvest();
+            disk.tracker.handle_harvest(&harvest);
         }
         Ok(())
     }
@@ -458,30 +462,6 @@ impl Core {
 enum Shipping {
     On,
     Paused,
-}
-
-/// The reason of a gap in what the kernel recorded of a disk, if there is one.
-fn look(disk: &mut ProtectedDisk) -> Result<Option<GapReason>> {
-    let mut taints = disk.tracked.taints();
-    if !disk.device.keeps_statistics()? {
-        taints = taints.with(Taint::StatisticsOff);
-    }
-    if !taints.is_empty() {
-        disk.tracked.clear_taints(taints);
-        return Ok(Some(GapReason::Tainted(taints)));
-    }
-    // The statistics first: whatever they hold, the programs have counted before.
-    let statistics = disk.device.accounting.kept(&disk.device.statistics()?);
-    let counters = disk.tracked.counters()?;
-    let counted = disk.device.accounting.counted(&counters);
-    if counters.ring_lost > disk.ring_lost {
-        disk.ring_lost = counters.ring_lost;
-        disk.tracker.handle_loss();
-    }
-    Ok(match disk.check.handle_reading(Reading { statistics, counted }) {
-        Verdict::Missing { sectors } => Some(GapReason::CrossCheck { missing_sectors: sectors }),
-        Verdict::Confirmed | Verdict::Plausible => None,
-    })
 }
 
 /// The kernel's monotonic clock, as the programs read it.

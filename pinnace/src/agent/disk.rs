@@ -5,18 +5,30 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use blocks::{Bitmap, ByteLen, Coverage, DiskId, Epoch, GapReason, Generation, Geometry};
+use blocks::{Bitmap, ByteLen, Coverage, DiskId, Epoch, GapReason, Generation, Geometry, Taint};
 use crossbeam_channel::Sender;
 use ebpf::TrackedDisk;
 use ebpf::device::Device;
 use hdrhistogram::Histogram;
 use shipper::{DiskHandle, ShipReport};
-use tracker::{CrossCheck, DiskTracker, Harvest};
+use tracker::{CrossCheck, DiskTracker, Harvest, Reading, Verdict};
 use wire::{DataKey, Sealer};
 
 use super::core::now;
 use super::state::DiskRecord;
 use crate::admin::agent::{Latency, Response, SentBytes};
+
+/// Says that a baseline was kept beside the disk's maps.
+const BASELINE_KEPT: u64 = 1;
+
+/// The cross-check of a disk that was tracked before: it goes on from the offset kept then, so that
+/// a loss while no agent ran is found.
+pub(super) fn resumed_check(tracked: &TrackedDisk) -> CrossCheck {
+    match tracked.baseline() {
+        [BASELINE_KEPT, offset, _, _] => CrossCheck::resume(offset.cast_signed()),
+        _ => CrossCheck::default(),
+    }
+}
 
 /// Answers a `protect` once the target has taken the disk, or refused it.
 pub(super) type Waiting = Sender<anyhow::Result<Response>>;
@@ -137,6 +149,36 @@ impl ProtectedDisk {
         let started = now();
         self.tracked.harvest(&mut |index, bits| chunks.insert_word(index, bits));
         Harvest { started, chunks }
+    }
+
+    /// Looks for what tracking could not follow and for writes it did not see: the reason of a
+    /// gap, if there is one. Taints stay until the caller has put the gap on record.
+    pub(super) fn look(&mut self) -> anyhow::Result<Option<GapReason>> {
+        let mut taints = self.tracked.taints();
+        if !self.device.keeps_statistics()? {
+            // Without them nobody knows what is missed; from here on they are kept again.
+            taints = taints.with(Taint::StatisticsOff);
+            self.device.enable_statistics()?;
+        }
+        // The statistics first: whatever they hold, the programs have counted before.
+        let statistics = self.device.accounting.kept(&self.device.statistics()?);
+        let counters = self.tracked.counters()?;
+        let counted = self.device.accounting.counted(&counters);
+        if counters.ring_lost > self.ring_lost {
+            self.ring_lost = counters.ring_lost;
+            self.tracker.handle_loss();
+        }
+        let verdict = self.check.handle_reading(Reading { statistics, counted });
+        if let Some(offset) = self.check.settled_offset() {
+            self.tracked.keep_baseline([BASELINE_KEPT, offset.cast_unsigned(), 0, 0]);
+        }
+        Ok(match verdict {
+            _ if !taints.is_empty() => Some(GapReason::Tainted(taints)),
+            Verdict::Missing { sectors } => {
+                Some(GapReason::CrossCheck { missing_sectors: sectors })
+            }
+            Verdict::Confirmed | Verdict::Plausible => None,
+        })
     }
 
     /// Drops the pending bits of what is durable, then notes the epoch beside them.

@@ -63,7 +63,8 @@ pub(crate) fn enroll(config: &AgentConfig, address: &str, token: &str) -> Result
         target: address.to_owned(),
         target_id: target_id.clone(),
     })?;
-    Ok(format!("Machine {machine} is enrolled with target {target_id} at {address}"))
+    let restart = if config.socket.exists() { "; restart the agent to connect" } else { "" };
+    Ok(format!("Machine {machine} is enrolled with target {target_id} at {address}{restart}"))
 }
 
 fn read_token(text: &str) -> Result<Token> {

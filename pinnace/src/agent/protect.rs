@@ -9,13 +9,13 @@ use crossbeam_channel::Sender;
 use ebpf::device::Device;
 use ebpf::{DiskSpec, TrackedDisk, Tracking};
 use shipper::DiskSource;
+use tracker::DiskTracker;
 use tracker::hrl::{LogHeader, LogState};
 use tracker::start::{Pins, Record, Start, decide};
-use tracker::{CrossCheck, DiskTracker};
 use wire::DataKey;
 
 use super::core::{Core, now, pending};
-use super::disk::{ProtectedDisk, Sent, Session};
+use super::disk::{ProtectedDisk, Sent, Session, resumed_check};
 use super::state::DiskRecord;
 use crate::admin::agent::{LinkStatus, Response};
 use crate::exit::{Exit, Failure};
@@ -159,6 +159,7 @@ pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> R
     }
     let source = DiskSource { id, path: device.path.clone(), geometry };
     let handle = core.engine.add_disk(source).context("opening the disk for reading")?;
+    let check = resumed_check(&tracked);
     let tracker = DiskTracker::new(geometry, start, now());
     tracing::info!(DISK = device.name, coverage = ?tracker.coverage(), "tracked");
     let disk = ProtectedDisk {
@@ -172,7 +173,7 @@ pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> R
         tracked,
         handle,
         tracker,
-        check: CrossCheck::default(),
+        check,
         session: Session::Closed,
         next_cycle: Instant::now(),
         next_log: Instant::now(),

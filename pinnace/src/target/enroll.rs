@@ -70,7 +70,6 @@ impl Enroller {
     }
 
     /// The token is used up first: of two that race for its last use, one gets a certificate.
-    #[expect(clippy::type_complexity, reason = "a refusal is an answer, not an error")]
     fn admit(
         &self,
         request: &EnrollRequest,
