@@ -111,20 +111,20 @@ static __always_inline u32 mark_range(u32 slot, u64 first, u64 last)
  */
 static __always_inline void send(u32 slot, u64 sector, u32 sectors, u32 kind, u32 copy)
 {
-	struct mark_record *record = bpf_ringbuf_reserve(&ring, sizeof(*record), 0);
+	struct mark_record record = {
+		.sector = sector,
+		.at = bpf_ktime_get_ns(),
+		.sectors = sectors,
+		.slot_and_kind = slot << 8 | kind,
+	};
 
-	if (!record) {
+	/* One call; to reserve and submit would be two. */
+	if (bpf_ringbuf_output(&ring, &record, sizeof(record), BPF_RB_NO_WAKEUP)) {
 		struct counters *mine = counters_of(slot, copy);
 
 		if (mine)
 			mine->ring_lost++;
-		return;
 	}
-	record->sector = sector;
-	record->at = bpf_ktime_get_ns();
-	record->sectors = sectors;
-	record->slot_and_kind = slot << 8 | kind;
-	bpf_ringbuf_submit(record, BPF_RB_NO_WAKEUP);
 }
 
 /* Marks a range of a disk. */

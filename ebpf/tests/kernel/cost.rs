@@ -98,13 +98,13 @@ fn compare(bench: &Bench, device: &BlockDevice) -> Result<()> {
 #[test]
 fn on_a_request_based_disk() -> Result<()> {
     let Some(bench) = Bench::start()? else { return Ok(()) };
-    let disk = LoopDisk::create(&bench.rig, LoopSpec::new(ByteLen(256 * MIB)))?;
+    let disk = LoopDisk::create(&bench.rig, LoopSpec::new(ByteLen(16 * MIB)))?;
     compare(&bench, &disk)
 }
 
 #[test]
 fn on_a_bio_based_disk() -> Result<()> {
     let Some(bench) = Bench::start()? else { return Ok(()) };
-    let disk = ZramDisk::create(&bench.rig, ByteLen(256 * MIB))?;
+    let disk = ZramDisk::create(&bench.rig, ByteLen(16 * MIB))?;
     compare(&bench, &disk)
 }
