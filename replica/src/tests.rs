@@ -4,6 +4,8 @@ mod compare;
 mod crash;
 mod damage;
 mod faults;
+mod golden;
 mod life;
+mod random;
 mod scenario;
 mod source;

@@ -9,6 +9,9 @@ use zerocopy::{
 
 use super::FRAMES_PER_EPOCH_MAX;
 
+#[cfg(test)]
+mod tests;
+
 const MAGIC: [u8; 8] = *b"PNDELTA\0";
 const VERSION: u16 = 1;
 
