@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use blocks::{Bitmap, ByteLen, Coverage, DiskId, Epoch, GapReason, Generation, Geometry, Taint};
 use crossbeam_channel::Sender;
-use ebpf::TrackedDisk;
 use ebpf::device::Device;
+use ebpf::{DiskClass, TrackedDisk};
 use hdrhistogram::Histogram;
 use shipper::{DiskHandle, ShipReport};
 use tracker::{CrossCheck, DiskTracker, Harvest, Reading, Verdict};
@@ -66,10 +66,19 @@ pub(super) enum Session {
     Opening,
     /// The target takes epochs.
     Open { sealer: Arc<Sealer> },
-    /// The target failed to keep an epoch: open again after a while.
-    Failed { reason: String, retry: Instant },
+    /// The target could not serve the disk, for a reason that may pass.
+    Failed { reason: String, until: Instant, next: Retry },
     /// The target will not have it: a person must act.
     Refused { reason: String },
+}
+
+/// What to do once a failure may have passed.
+#[derive(Clone, Copy)]
+pub(super) enum Retry {
+    /// Ask for the disk in the same session.
+    AskAgain,
+    /// Begin a new session.
+    Reconnect,
 }
 
 /// What was sent and acknowledged since the agent started.
@@ -161,14 +170,19 @@ impl ProtectedDisk {
             self.device.enable_statistics()?;
         }
         // The statistics first: whatever they hold, the programs have counted before.
-        let statistics = self.device.accounting.kept(&self.device.statistics()?);
+        let statistics = self.device.statistics()?;
         let counters = self.tracked.counters()?;
         let counted = self.device.accounting.counted(&counters);
         if counters.ring_lost > self.ring_lost {
             self.ring_lost = counters.ring_lost;
             self.tracker.handle_loss();
         }
-        let verdict = self.check.handle_reading(Reading { statistics, counted });
+        let statistics_lead = self.device.class == DiskClass::BioBased && statistics.in_flight > 0;
+        let statistics = self.device.accounting.kept(&statistics);
+        let verdict = match statistics_lead {
+            true => Verdict::Plausible,
+            false => self.check.handle_reading(Reading { statistics, counted }),
+        };
         if let Some(offset) = self.check.settled_offset() {
             self.tracked.keep_baseline([BASELINE_KEPT, offset.cast_unsigned(), 0, 0]);
         }

@@ -46,6 +46,8 @@ pub(super) enum LinkCommand {
     Hashes { disk: DiskId, first_block: u64, count: u32, answer: Sender<Vec<[u8; 32]>> },
     /// Stop replicating a disk; the target keeps what it has.
     Close { disk: DiskId },
+    /// Begin a new session on a new connection.
+    Reconnect,
     /// Close the connection in order.
     Stop,
 }

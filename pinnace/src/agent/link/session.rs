@@ -82,6 +82,7 @@ impl<'a> Session<'a> {
                 },
                 command = commands.recv() => match command {
                     None | Some(LinkCommand::Stop) => return Ended::Stopped,
+                    Some(LinkCommand::Reconnect) => return Ended::Lost("a new session".into()),
                     Some(command) => self.command(command),
                 },
                 Some(told) = self.epochs.1.recv() => self.told(told),
@@ -180,7 +181,7 @@ impl<'a> Session<'a> {
             LinkCommand::Close { disk } => {
                 self.note(|session| session.close_disk(disk, Forget::Keep));
             }
-            LinkCommand::Stop => {}
+            LinkCommand::Reconnect | LinkCommand::Stop => {}
         }
     }
 

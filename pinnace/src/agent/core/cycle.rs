@@ -1,0 +1,101 @@
+//! One disk's cycle: when an epoch is due, it is sealed and sent on its way.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use blocks::{DiskId, EpochKind, GapReason};
+use crossbeam_channel::bounded;
+use shipper::Job;
+use tracker::SealPolicy;
+use tracker::hrl::LogState;
+
+use super::Core;
+use crate::admin::agent::Response;
+use crate::agent::disk::{Retry, Session};
+use crate::agent::link::LinkCommand;
+
+/// Epochs of a pass that may be under way at once: one is made durable while the next is sent.
+const PASS_IN_FLIGHT: usize = 3;
+/// Frames between the pipeline and the connection: each is at most a little over 1 MiB.
+const FRAMES_QUEUED: usize = 8;
+
+impl Core {
+    /// Seals and ships what is due of one disk, and writes its log when that is due.
+    pub(super) fn cycle(&mut self, id: DiskId, now: Instant) -> Result<()> {
+        let Some(disk) = self.disks.get_mut(&id) else { return Ok(()) };
+        if disk.waiting.as_ref().is_some_and(|(_, deadline)| now >= *deadline)
+            && let Some((waiting, _)) = disk.waiting.take()
+        {
+            let words = format!("{} is tracked; it is sent once the target answers", disk.name);
+            drop(waiting.send(Ok(Response::Done(words))));
+        }
+        if let Session::Failed { until, next, .. } = disk.session
+            && now >= until
+        {
+            match next {
+                Retry::AskAgain => self.open_session(id),
+                Retry::Reconnect => {
+                    disk.session = Session::Closed;
+                    self.link.send(LinkCommand::Reconnect);
+                }
+            }
+            return Ok(());
+        }
+        if now >= disk.next_log {
+            disk.next_log = now + self.config.log_interval;
+            self.write_log(id, LogState::Open)?;
+        }
+        if self.is_due(id, now) {
+            self.seal_and_ship(id)?;
+        } else if let Some(disk) = self.disks.get_mut(&id)
+            && disk.tracker.sweep_due()
+        {
+            let harvest = disk.harvest();
+            disk.tracker.handle_harvest(&harvest);
+        }
+        Ok(())
+    }
+
+    pub(super) fn is_due(&self, id: DiskId, now: Instant) -> bool {
+        let Some(disk) = self.disks.get(&id) else { return false };
+        let open = matches!(disk.session, Session::Open { .. });
+        let held = disk.held.as_ref().is_some_and(|(_, until)| now < *until);
+        let in_flight = disk.tracker.in_flight();
+        // A comparison's hashes must be of the replica as the epoch before has left it.
+        let seeding = disk.gap() == Some(GapReason::NeverReplicated);
+        let due = if disk.tracker.in_pass() {
+            in_flight == 0 || (in_flight < PASS_IN_FLIGHT && seeding && disk.tracker.may_overlap())
+        } else {
+            in_flight == 0 && now >= disk.next_cycle
+        };
+        open && !held && !disk.record.paused && due
+    }
+
+    pub(super) fn seal_and_ship(&mut self, id: DiskId) -> Result<()> {
+        let policy = SealPolicy {
+            segment: self.config.segment,
+            dirty_threshold_permille: self.config.dirty_threshold_percent * 10,
+        };
+        let Some(disk) = self.disks.get_mut(&id) else { return Ok(()) };
+        let Session::Open { sealer } = &disk.session else { return Ok(()) };
+        let sealer = Arc::clone(sealer);
+        let before = disk.gap();
+        let follows = disk.tracker.newest();
+        let harvest = disk.harvest();
+        let Some(sealed) = disk.tracker.seal_epoch(&harvest, policy) else {
+            disk.next_cycle = Instant::now() + self.config.interval;
+            return Ok(());
+        };
+        disk.sent.note_sealed(sealed.epoch(), Instant::now());
+        let (sink, frames) = bounded(FRAMES_QUEUED);
+        let (epoch, kind) = (sealed.epoch(), sealed.kind());
+        let replica_hashes = (kind == EpochKind::Compare).then(|| self.link.hashes(id));
+        let handle = disk.handle;
+        self.link.send(LinkCommand::Ship { disk: id, epoch, kind, frames });
+        let job = Job { disk: handle, sealed, follows, sealer, replica_hashes, sink };
+        self.engine.ship(job).context("starting a shipment")?;
+        self.note_gap(id, before);
+        Ok(())
+    }
+}

@@ -1,0 +1,87 @@
+//! What the kernel recorded, and what it could not: marks, gaps, logs.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use blocks::{DiskId, GapReason, Mark, Slot};
+use tracker::hrl::{Log, LogHeader, LogState};
+
+use super::{Core, now};
+
+impl Core {
+    /// Makes a gap that has opened survive the agent, and one that has closed forgotten.
+    pub(in crate::agent) fn note_gap(&mut self, id: DiskId, before: Option<GapReason>) {
+        let Some(disk) = self.disks.get_mut(&id) else { return };
+        let after = disk.gap();
+        if after == before {
+            return;
+        }
+        let name = disk.name.clone();
+        match after {
+            Some(reason) => {
+                disk.sent.gaps += 1;
+                tracing::warn!(DISK = name, REASON = %reason, "tracking has a gap: the disk is compared");
+                disk.tracked.fill_pending();
+            }
+            None => tracing::info!(DISK = name, "the replica follows"),
+        }
+        if let Err(error) = self.write_log(id, LogState::Open) {
+            tracing::error!(DISK = name, "{error:#}");
+        }
+    }
+
+    /// A gap was found: every chunk is suspect.
+    pub(super) fn open_gap(&mut self, id: DiskId, reason: GapReason) {
+        let Some(disk) = self.disks.get_mut(&id) else { return };
+        let before = disk.gap();
+        // Before the tracker knows, so that no crash in between forgets the gap.
+        disk.tracked.fill_pending();
+        disk.tracker.handle_gap(reason, now());
+        self.note_gap(id, before);
+    }
+
+    pub(super) fn drain_rings(&mut self) {
+        let Some(tracking) = self.tracking.as_mut() else { return };
+        let mut marks: BTreeMap<Slot, Vec<Mark>> = BTreeMap::new();
+        tracking.poll_ring(&mut |mark| marks.entry(mark.slot).or_default().push(mark));
+        for disk in self.disks.values_mut() {
+            if let Some(marks) = marks.get(&disk.tracked.slot()) {
+                disk.tracker.handle_events(marks);
+            }
+        }
+    }
+
+    /// Looks for what tracking could not follow, and for writes it did not see.
+    pub(super) fn check_tracking(&mut self) {
+        let mut gaps = Vec::new();
+        for disk in self.disks.values_mut() {
+            match disk.look() {
+                Ok(Some(reason)) => gaps.push((disk.id, reason)),
+                Ok(None) => {}
+                Err(error) => tracing::warn!(DISK = disk.name, "the cross-check: {error:#}"),
+            }
+        }
+        for (id, reason) in gaps {
+            self.open_gap(id, reason);
+            // After the gap is on record: a crash in between finds the taints again.
+            if let (GapReason::Tainted(taints), Some(disk)) = (reason, self.disks.get(&id)) {
+                disk.tracked.clear_taints(taints);
+            }
+        }
+    }
+
+    pub(in crate::agent) fn write_log(&self, id: DiskId, state: LogState) -> Result<()> {
+        let Some(disk) = self.disks.get(&id) else { return Ok(()) };
+        let header = LogHeader {
+            disk: disk.id,
+            generation: disk.generation,
+            geometry: disk.geometry,
+            boot_id: self.boot_id,
+            disk_sequence: disk.record.disk_sequence,
+            acked: disk.tracker.acked(),
+            coverage: disk.tracker.coverage(),
+            state,
+        };
+        self.state.write_log(&Log { header, dirty: disk.tracker.outstanding() })
+    }
+}

@@ -1,0 +1,76 @@
+//! What administrators ask, and the answers.
+
+use anyhow::Result;
+use crossbeam_channel::Sender;
+
+use super::{Core, memory, now};
+use crate::admin::agent::{Request, Response, Status};
+use crate::agent::{protect, status};
+use crate::exit::{Exit, Failure};
+
+impl Core {
+    pub(super) fn apply_request(&mut self, request: Request, answer: &Sender<Result<Response>>) {
+        let response = match request {
+            Request::Status => self.status().map(Response::Status),
+            Request::Protect { path, only_check } if only_check => {
+                protect::check(self, &path).map(|found| Response::Done(protect::words(&found)))
+            }
+            Request::Protect { path, .. } => {
+                match protect::protect(self, &path, answer) {
+                    // The target has the last word; it comes with the session's events.
+                    Ok(protect::Started::Waiting) => return,
+                    Ok(protect::Started::Done(words)) => Ok(Response::Done(words)),
+                    Err(error) => Err(error),
+                }
+            }
+            Request::Unprotect { disk } => protect::unprotect(self, &disk).map(Response::Done),
+            Request::Pause { disk } => self.set_paused(disk.as_deref(), Shipping::Paused),
+            Request::Resume { disk } => self.set_paused(disk.as_deref(), Shipping::On),
+        };
+        // A client that went away does not want the answer.
+        drop(answer.send(response));
+    }
+
+    fn set_paused(&mut self, wanted: Option<&str>, shipping: Shipping) -> Result<Response> {
+        let mut names = Vec::new();
+        for disk in self.disks.values_mut().filter(|disk| wanted.is_none_or(|w| disk.is(w))) {
+            disk.record.paused = shipping == Shipping::Paused;
+            self.state.write_disk(&disk.record)?;
+            names.push(disk.name.clone());
+        }
+        if names.is_empty() {
+            let what = wanted.unwrap_or("no disk");
+            return Err(Failure::new(Exit::NotFound, format!("{what} is not protected")).into());
+        }
+        let names = names.join(", ");
+        Ok(Response::Done(match shipping {
+            Shipping::Paused => format!("{names}: paused; tracking goes on"),
+            Shipping::On => format!("{names}: shipping again"),
+        }))
+    }
+
+    pub(super) fn status(&self) -> Result<Status> {
+        let mut disks = Vec::new();
+        for disk in self.disks.values() {
+            let counters = disk.tracked.counters()?;
+            let view = status::View { now: now(), interval: self.config.interval, counters };
+            disks.push(status::of_disk(disk, &view));
+        }
+        disks.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(Status {
+            machine: self.machine.map_or_else(|| "not enrolled".into(), |id| id.to_string()),
+            target: self.target.clone(),
+            link: self.link_status.clone(),
+            disks,
+            problems: self.problems.clone(),
+            memory_bytes: memory().0,
+        })
+    }
+}
+
+/// Whether a disk's epochs are sent.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Shipping {
+    On,
+    Paused,
+}
