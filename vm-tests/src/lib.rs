@@ -9,6 +9,7 @@
 //!
 //! Needs root, and neither clang nor BPF.
 
+mod bursts;
 mod compare;
 mod daemon;
 mod devices;
@@ -21,6 +22,7 @@ mod stamp;
 mod workload;
 mod writers;
 
+pub use bursts::{Bursts, EVERY_METHOD, fill};
 pub use compare::{ChangedSectors, Difference, Image, first_difference};
 pub use daemon::{Daemon, DaemonSpec, pinnace_binary, query_json, wait_until};
 pub use devices::{

@@ -12,11 +12,15 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use crate::{
-    Daemon, DaemonSpec, Mounted, Relay, Rig, first_difference, pinnace_binary, wait_until,
+    BlockDevice, Daemon, DaemonSpec, Mounted, Relay, Rig, first_difference, pinnace_binary,
+    wait_until,
 };
 
 /// Long enough for any daemon to start or stop on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The agent looks at the statistics of its disks twice a second.
+const TWO_LOOKS: Duration = Duration::from_millis(1200);
 
 /// What is particular about a site.
 #[derive(Clone, Debug, Default)]
@@ -36,16 +40,24 @@ pub struct Site {
     /// The path between the two.
     pub relay: Relay,
     program: PathBuf,
+    dir: PathBuf,
+    store: PathBuf,
     agent_config: PathBuf,
     target_config: PathBuf,
     // Last: pins vanish with their file system, after the processes are gone.
-    _pins: Mounted,
+    pins: Mounted,
 }
 
 impl Site {
-    /// Makes a target, starts it, enrols an agent with it and starts that.
+    /// Makes a target, starts it, enrols an agent with it and starts that; all with the binary
+    /// that [`pinnace_binary`] finds.
     pub fn start(rig: &Rig, spec: &SiteSpec) -> Result<Self> {
-        let program = pinnace_binary()?;
+        Self::start_program(&pinnace_binary()?, rig, spec)
+    }
+
+    /// The same with another binary.
+    pub fn start_program(program: &Path, rig: &Rig, spec: &SiteSpec) -> Result<Self> {
+        let program = program.to_owned();
         let dir = rig.fresh("site");
         fs::create_dir(&dir).context("making the site's directory")?;
         let pins = Mounted::bpf(rig)?;
@@ -83,7 +95,8 @@ impl Site {
         let enroll = ["agent", "enroll", &address, "--token", token.trim()];
         checked(&program, &agent_config, &enroll)?;
         let agent = Daemon::start(rig, role("agent", &agent_config))?;
-        let site = Self { agent, target, relay, program, agent_config, target_config, _pins: pins };
+        let site =
+            Self { agent, target, relay, program, dir, store, agent_config, target_config, pins };
         wait_until("the agent", PATIENCE, || Ok(site.status().ok()))
             .with_context(|| site.agent.log().unwrap_or_default())?;
         Ok(site)
@@ -102,6 +115,48 @@ impl Site {
     /// Runs a command of the agent's command line, whatever comes of it.
     pub fn try_agent(&self, arguments: &[&str]) -> Result<Output> {
         run(&self.program, &self.agent_config, arguments)
+    }
+
+    /// Runs a command of the target's command line, whatever comes of it.
+    pub fn try_target(&self, arguments: &[&str]) -> Result<Output> {
+        run(&self.program, &self.target_config, arguments)
+    }
+
+    /// Where the agent keeps its state.
+    pub fn agent_state(&self) -> PathBuf {
+        self.dir.join("agent")
+    }
+
+    /// Where the target's store is.
+    pub fn store(&self) -> &Path {
+        &self.store
+    }
+
+    /// Where the agent pins its programs and maps.
+    pub fn pins(&self) -> PathBuf {
+        self.pins.path().join("pinnace")
+    }
+
+    /// Protects a disk, and waits until its replica follows.
+    pub fn protect(&self, disk: &BlockDevice, limit: Duration) -> Result<Value> {
+        self.agent(&["protect", &disk.path().to_string_lossy()])?;
+        self.wait_for_state(disk.name(), "protected", limit)
+    }
+
+    /// Waits until so many more epochs of a disk are durable.
+    pub fn wait_for_epochs(&self, name: &str, epochs: u64, limit: Duration) -> Result<Value> {
+        let epoch = |disk: &Value| disk["epoch"].as_u64().unwrap_or_default();
+        let before = epoch(&self.disk(name)?);
+        wait_until(&format!("{epochs} epochs of {name}"), limit, || {
+            let disk = self.disk(name)?;
+            Ok((epoch(&disk) >= before + epochs).then_some(disk))
+        })
+        .with_context(|| self.logs())
+    }
+
+    /// Waits until the agent answers, as after a restart.
+    pub fn wait_for_agent(&self) -> Result<Value> {
+        wait_until("the agent", PATIENCE, || Ok(self.status().ok())).with_context(|| self.logs())
     }
 
     /// The agent's status.
@@ -142,13 +197,18 @@ impl Site {
         .with_context(|| self.logs())
     }
 
-    /// Where the replica of a disk lies, by the disk's name.
+    /// Where the replica of a disk lies, by the disk's name; of the first if it has several.
     pub fn replica(&self, name: &str) -> Result<PathBuf> {
+        let found = self.replicas(name)?.into_iter().next();
+        found.with_context(|| format!("the target has no {name}"))
+    }
+
+    /// Every replica of a disk of this name: one that was protected twice has two.
+    pub fn replicas(&self, name: &str) -> Result<Vec<PathBuf>> {
         let status: Value = serde_json::from_str(&self.target(&["target", "status", "--json"])?)?;
         let disks = status["disks"].as_array().context("a status lists disks")?;
-        let found = disks.iter().find(|disk| disk["name"] == name);
-        let base = found.and_then(|disk| disk["base"].as_str());
-        Ok(base.with_context(|| format!("the target has no {name}"))?.into())
+        let found = disks.iter().filter(|disk| disk["name"] == name);
+        Ok(found.filter_map(|disk| disk["base"].as_str()).map(PathBuf::from).collect())
     }
 
     /// Compares a disk with its replica, byte for byte.
@@ -160,6 +220,17 @@ impl Site {
                 bail!("{name} and its replica differ: {difference}\n{}", self.logs())
             }
         }
+    }
+
+    /// Proves that the replica of a disk that is no longer written to is the disk, byte for byte.
+    ///
+    /// What tracking could not see is found by the agent's look at the kernel's statistics, so two
+    /// such looks are waited for before the disk is drained.
+    pub fn prove(&self, disk: &BlockDevice, limit: Duration) -> Result<()> {
+        disk.wait_idle()?;
+        std::thread::sleep(TWO_LOOKS);
+        self.drain(disk.name(), limit)?;
+        self.compare(disk.name())
     }
 
     /// What both daemons have printed.

@@ -56,6 +56,16 @@ impl Target {
         }
     }
 
+    /// Only the first bytes of it.
+    ///
+    /// # Panics
+    /// If it has fewer.
+    pub fn front(self, len: ByteLen) -> Self {
+        let sectors = len.0 / blocks::SECTOR_SIZE;
+        assert!(sectors <= self.sectors, "{} has fewer bytes", self.path.display());
+        Self { sectors, ..self }
+    }
+
     /// A partition of it.
     pub fn partition(disk: u32, partition: &Partition) -> Self {
         Self { base: partition.extent().start, ..Self::whole(disk, partition) }

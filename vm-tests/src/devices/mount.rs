@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use blocks::ByteLen;
 use nix::{
     errno::Errno,
     mount::{MntFlags, MsFlags, mount, umount2},
@@ -73,6 +74,11 @@ impl Mounted {
     /// Mounts a BPF file system of its own: pins in it go with it.
     pub fn bpf(rig: &Rig) -> Result<Self> {
         Self::at(rig, Path::new("bpf"), "bpf", "mode=0700")
+    }
+
+    /// Mounts a file system in memory with room for `len`.
+    pub fn tmpfs(rig: &Rig, len: ByteLen) -> Result<Self> {
+        Self::at(rig, Path::new("tmpfs"), "tmpfs", &format!("size={},mode=0700", len.0))
     }
 
     fn at(rig: &Rig, source: &Path, kind: &str, options: &str) -> Result<Self> {
