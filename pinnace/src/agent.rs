@@ -14,6 +14,7 @@ mod enroll;
 mod link;
 pub(crate) mod own_store;
 mod protect;
+mod recorded;
 mod run;
 mod shared;
 mod state;

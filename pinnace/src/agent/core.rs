@@ -16,6 +16,7 @@ use tracker::hrl::LogState;
 
 use super::disk::ProtectedDisk;
 use super::link::{LinkEvent, LinkSender};
+use super::recorded::AbsentDisk;
 use super::state::AgentState;
 use crate::admin::agent::{LinkStatus, Request, Response};
 use crate::config::AgentConfig;
@@ -50,8 +51,8 @@ pub(super) struct Core {
     pub(super) tracking: Option<Tracking>,
     pub(super) engine: Engine,
     pub(super) disks: BTreeMap<DiskId, ProtectedDisk>,
-    /// Recorded disks that could not be taken up, in words.
-    pub(super) problems: Vec<String>,
+    /// Recorded disks that could not be taken up.
+    pub(super) absent: Vec<AbsentDisk>,
     pub(super) link: LinkSender,
     pub(super) link_status: LinkStatus,
     pub(super) next_check: Instant,

@@ -98,6 +98,8 @@ pub(super) fn protect(
         chunk_bytes: geometry.chunk().bytes(),
         disk_sequence: device.sequence,
         boot_id: hex(&core.boot_id),
+        serial: device.identity.serial.clone(),
+        wwn: device.identity.wwn.clone(),
         paused: false,
     };
     // Key, log, record: a record on disk always has the other two.
@@ -162,12 +164,21 @@ pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> R
     let check = resumed_check(&tracked);
     let tracker = DiskTracker::new(geometry, start, now());
     tracing::info!(DISK = device.name, coverage = ?tracker.coverage(), "tracked");
+    let refreshed = DiskRecord {
+        path: device.path.clone(),
+        disk_sequence: device.sequence,
+        boot_id: hex(&core.boot_id),
+        ..record.clone()
+    };
+    if refreshed != *record {
+        core.state.write_disk(&refreshed)?;
+    }
     let disk = ProtectedDisk {
         id,
         generation: spec.generation,
         geometry,
         name: device.name.clone(),
-        record: record.clone(),
+        record: refreshed,
         key: core.state.key(id)?,
         device,
         tracked,
@@ -230,10 +241,20 @@ fn remembered(core: &Core, record: &DiskRecord, geometry: Geometry) -> Result<Re
 pub(super) fn unprotect(core: &mut Core, wanted: &str) -> Result<String> {
     let found = core.disks.values().find(|disk| disk.is(wanted));
     let Some((id, name)) = found.map(|disk| (disk.id, disk.name.clone())) else {
-        return Err(Failure::new(Exit::NotFound, format!("{wanted} is not protected")).into());
+        return forget_absent(core, wanted);
     };
     withdraw(core, id)?;
     Ok(format!("{name} is no longer protected; its replica stays on the target"))
+}
+
+/// Stops waiting for a recorded disk that could not be taken up.
+fn forget_absent(core: &mut Core, wanted: &str) -> Result<String> {
+    let Some(at) = core.absent.iter().position(|absent| absent.record.is(wanted)) else {
+        return Err(Failure::new(Exit::NotFound, format!("{wanted} is not protected")).into());
+    };
+    core.state.forget(core.absent[at].record.disk_id()?)?;
+    let path = core.absent.remove(at).record.path;
+    Ok(format!("{} is no longer waited for; its replica stays on the target", path.display()))
 }
 
 /// Undoes a protection. With the last disk the programs leave the kernel.

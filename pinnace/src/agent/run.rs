@@ -12,6 +12,7 @@ use shipper::{Engine, EngineConfig, Limits};
 use super::core::{Core, Event};
 use super::link::{self, LinkCommand};
 use super::protect;
+use super::recorded::{self, AbsentDisk};
 use super::state::AgentState;
 use crate::admin::Server;
 use crate::admin::agent::{LinkStatus, Request, Response};
@@ -78,7 +79,7 @@ fn assemble(
         tracking: None,
         engine,
         disks: BTreeMap::new(),
-        problems: Vec::new(),
+        absent: Vec::new(),
         link,
         link_status,
         next_check: Instant::now(),
@@ -96,14 +97,13 @@ fn take_up_all(core: &mut Core) -> Result<()> {
         tracing::info!(?attached, "the tracking programs are in the kernel");
         core.tracking = Some(tracking);
     }
-    for record in &records {
-        let path = &record.path;
-        let taken = ebpf::device::probe(path)
-            .map_err(anyhow::Error::from)
-            .and_then(|device| protect::take_up(core, record, device));
+    for record in records {
+        let taken = recorded::find(&record, &identity::hex(&core.boot_id))
+            .and_then(|device| protect::take_up(core, &record, device));
         if let Err(error) = taken {
-            tracing::error!("{} can't be taken up: {error:#}", path.display());
-            core.problems.push(format!("{} is not protected: {error:#}", path.display()));
+            let problem = format!("{} is not protected: {error:#}", record.path.display());
+            tracing::error!("{problem}");
+            core.absent.push(AbsentDisk { record, problem });
         }
     }
     forget_strays(core)

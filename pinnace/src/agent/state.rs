@@ -37,7 +37,7 @@ pub(crate) struct MachineIdentity {
 }
 
 /// What was protected.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub(crate) struct DiskRecord {
     pub(crate) id: String,
     pub(crate) generation: String,
@@ -48,6 +48,9 @@ pub(crate) struct DiskRecord {
     /// The kernel's sequence number of the disk, and the boot it belongs to.
     pub(crate) disk_sequence: u64,
     pub(crate) boot_id: String,
+    /// What its hardware said of itself, where it says anything.
+    pub(crate) serial: Option<String>,
+    pub(crate) wwn: Option<String>,
     pub(crate) paused: bool,
 }
 
@@ -162,6 +165,17 @@ impl DiskRecord {
     pub(crate) fn geometry(&self) -> Result<Geometry> {
         let chunk = blocks::ChunkSize::from_bytes(self.chunk_bytes)?;
         Ok(Geometry::new(self.sectors, self.logical_block, chunk)?)
+    }
+
+    /// Whether its hardware told who it is when it was protected.
+    pub(crate) fn says_who_it_is(&self) -> bool {
+        self.serial.is_some() || self.wwn.is_some()
+    }
+
+    /// Whether `wanted` is this disk's name, path or identity.
+    pub(crate) fn is(&self, wanted: &str) -> bool {
+        let name = self.path.file_name().is_some_and(|name| name == wanted);
+        name || self.path.as_os_str() == wanted || self.id == wanted
     }
 }
 

@@ -99,6 +99,8 @@ fn a_paused_disk_gathers_what_changes_and_sends_it_afterwards() -> Result<()> {
 fn a_disk_that_is_gone_or_exchanged_hurts_no_other() -> Result<()> {
     let Some(rig) = Rig::start()? else { return Ok(()) };
     let (gone, other) = (zram(&rig, 35)?, zram(&rig, 36)?);
+    // Declared before the site, and so dropped after the agent that may have it open.
+    let exchanged;
     let mut site = site(&rig)?;
     site.protect(&gone, PATIENCE)?;
     site.protect(&other, PATIENCE)?;
@@ -118,7 +120,7 @@ fn a_disk_that_is_gone_or_exchanged_hurts_no_other() -> Result<()> {
     site.wait_for_epochs(other.name(), 2, PATIENCE)?;
     // Another disk under the name is not the protected one, and leaves its replica alone.
     site.agent.kill_9()?;
-    let exchanged = zram(&rig, 37)?;
+    exchanged = zram(&rig, 37)?;
     ensure!(exchanged.name() == name, "{} instead of {name}", exchanged.name());
     site.agent.restart()?;
     let status = site.wait_for_agent()?;
@@ -128,6 +130,10 @@ fn a_disk_that_is_gone_or_exchanged_hurts_no_other() -> Result<()> {
     std::thread::sleep(Duration::from_secs(1));
     let after = vm_tests::Image::read(&replica)?;
     ensure!(before.bytes() == after.bytes(), "the replica of the disk that is gone has changed");
+    // Waiting for it can be ended, and the new disk protected.
+    site.agent(&["unprotect", &name, "--yes"])?;
+    ensure!(site.status()?["problems"] == serde_json::json!([]), "it is still waited for");
+    site.protect(&exchanged, PATIENCE)?;
     writers.stop()?;
     site.prove(&other, PATIENCE)?;
     ensure_no_gap(&site, &other)

@@ -62,7 +62,7 @@ impl Core {
             target: self.target.clone(),
             link: self.link_status.clone(),
             disks,
-            problems: self.problems.clone(),
+            problems: self.absent.iter().map(|absent| absent.problem.clone()).collect(),
             memory_bytes: memory().0,
         })
     }
