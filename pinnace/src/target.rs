@@ -7,6 +7,7 @@
 //!                     epoch writers (one thread an epoch), replica::Disk
 //! ```
 
+mod assignments;
 mod connection;
 mod enroll;
 mod epoch;

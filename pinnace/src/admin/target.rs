@@ -9,9 +9,20 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Request {
     Status,
-    CreateToken { ttl_seconds: u64, uses: u32 },
+    CreateToken {
+        ttl_seconds: u64,
+        uses: u32,
+    },
     ListTokens,
-    RevokeToken { id: String },
+    RevokeToken {
+        id: String,
+    },
+    /// Sets a block device aside as the replica of a disk that is to be protected.
+    Assign {
+        machine: String,
+        disk: String,
+        device: PathBuf,
+    },
 }
 
 /// The target's answer; which one depends on the request.

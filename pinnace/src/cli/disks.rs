@@ -1,13 +1,12 @@
 //! `pinnace protect`, `unprotect`, `pause`, `resume`, `disk`.
 
-use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
 
 use anyhow::{Result, bail};
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use super::output::{json, print, size, table};
+use super::output::{confirm, json, print, size, table};
 use super::{Format, Global, status};
 use crate::admin;
 use crate::admin::agent::{DiskStatus, Request, Response};
@@ -84,7 +83,10 @@ pub(super) fn protect(global: &Global, protect: &Protect) -> Result<()> {
 
 pub(super) fn unprotect(global: &Global, unprotect: &Unprotect) -> Result<()> {
     if !unprotect.yes {
-        confirm(&unprotect.disk)?;
+        confirm(
+            &format!("This ends the tracking of {}; its replica stays.", unprotect.disk),
+            &unprotect.disk,
+        )?;
     }
     done(global, &Request::Unprotect { disk: unprotect.disk.clone() })
 }
@@ -112,22 +114,6 @@ fn done(global: &Global, request: &Request) -> Result<()> {
         }
         Response::Status(_) => bail!("the agent answered another question"),
     }
-}
-
-/// Asks for the disk's name: tracking ends at once and can't be taken up again without comparing.
-fn confirm(disk: &str) -> Result<()> {
-    if !std::io::stdin().is_terminal() {
-        let message = "this ends the tracking of the disk; add --yes to do it without being asked";
-        return Err(Failure::new(Exit::Refused, message).into());
-    }
-    print!("This ends the tracking of {disk}. Its replica stays. Type the disk's name to go on: ");
-    std::io::stdout().flush()?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    if answer.trim() != disk {
-        return Err(Failure::new(Exit::Refused, "not confirmed, nothing was done").into());
-    }
-    Ok(())
 }
 
 fn list(global: &Global) -> Result<()> {

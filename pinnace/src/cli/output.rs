@@ -1,11 +1,14 @@
 //! Printing: tables for people, JSON for programs.
 
+use std::io::{IsTerminal as _, Write as _};
+
 use anyhow::Result;
 use blocks::ByteLen;
 use comfy_table::{Table, presets};
 use serde::Serialize;
 
 use super::Format;
+use crate::exit::{Exit, Failure};
 
 /// Prints a value as JSON: `Json` over several lines, `Jsonl` on one.
 pub(super) fn json(format: Format, value: &impl Serialize) -> Result<()> {
@@ -29,6 +32,22 @@ pub(super) fn print(table: &Table) {
     for line in table.to_string().lines() {
         println!("{}", line.trim());
     }
+}
+
+/// Says what will happen, and has the user type the name of what it will happen to.
+pub(super) fn confirm(what: &str, name: &str) -> Result<()> {
+    if !std::io::stdin().is_terminal() {
+        let message = format!("{what} Add --yes to do it without being asked");
+        return Err(Failure::new(Exit::Refused, message).into());
+    }
+    print!("{what} Type {name} to go on: ");
+    std::io::stdout().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    if answer.trim() != name {
+        return Err(Failure::new(Exit::Refused, "not confirmed, nothing was done").into());
+    }
+    Ok(())
 }
 
 /// Bytes in binary units.

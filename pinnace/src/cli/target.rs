@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, bail};
 use clap::Subcommand;
 
-use super::output::{json, print, size, table};
+use super::output::{confirm, json, print, size, table};
 use super::{Format, Global};
 use crate::admin;
 use crate::admin::target::{Request, Response, Status, TokenStatus};
@@ -23,6 +23,20 @@ pub(super) enum TargetCommand {
     Run,
     /// What the target holds
     Status,
+    /// Set a block device aside as the replica of a disk, before that is protected
+    ///
+    /// Without this, a replica is a sparse file in the store. What the device holds is overwritten.
+    Assign {
+        /// The machine's identity, as `pinnace agent status` prints it there
+        machine: String,
+        /// The disk's name there, as vdb
+        disk: String,
+        /// The block device here; at least as large as the disk, not mounted
+        device: PathBuf,
+        /// Don't ask
+        #[arg(short, long)]
+        yes: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -56,6 +70,20 @@ pub(super) fn execute(global: &Global, command: &TargetCommand) -> Result<()> {
             Ok(())
         }
         TargetCommand::Run => crate::target::run(&config),
+        TargetCommand::Assign { machine, disk, device, yes } => {
+            let name = device.display().to_string();
+            if !yes {
+                confirm(&format!("What {name} holds will be overwritten."), &name)?;
+            }
+            let (machine, disk) = (machine.clone(), disk.clone());
+            match call(global, &Request::Assign { machine, disk, device: device.clone() })? {
+                Response::Done(words) => {
+                    println!("{words}");
+                    Ok(())
+                }
+                _ => bail!("the target answered another question"),
+            }
+        }
         TargetCommand::Status => match call(global, &Request::Status)? {
             Response::Status(status) => show(global.format(), &status),
             _ => bail!("the target answered another question"),

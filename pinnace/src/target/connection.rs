@@ -17,6 +17,7 @@ use wire::message::{Features, HashRequest, OpenDisk, ReplicaState, RequestId, Ve
 use wire::session::{StreamEnd, StreamId, TargetAction, TargetConfig, TargetSession};
 use wire::{CheckedFrame, CloseCode, FrameDecoder, FrameError, Reason};
 
+use super::assignments::Assignments;
 use super::epoch::{EpochResult, EpochWriter};
 use super::opening;
 
@@ -40,10 +41,17 @@ pub(super) enum Report {
     Closed(DiskId),
 }
 
+/// What the target holds for its agents.
+#[derive(Clone)]
+pub(super) struct Holdings {
+    pub(super) store: Arc<Store>,
+    pub(super) assignments: Assignments,
+}
+
 /// A connection at work.
 pub(super) struct Peer {
     connection: Connection,
-    store: Arc<Store>,
+    holdings: Holdings,
     machine: MachineId,
     session: TargetSession,
     control: SendStream,
@@ -57,7 +65,7 @@ pub(super) struct Peer {
 /// Serves one authenticated agent until its connection ends.
 pub(super) async fn serve(
     connection: Connection,
-    store: Arc<Store>,
+    holdings: Holdings,
     (target, machine): (MachineId, MachineId),
 ) -> Result<()> {
     let (control, receive) = connection.accept_bi().await?;
@@ -70,7 +78,7 @@ pub(super) async fn serve(
     });
     let peer = Peer {
         connection,
-        store,
+        holdings,
         machine,
         session,
         control,
@@ -187,6 +195,11 @@ impl Peer {
                     Err((code, detail)) => {
                         tracing::warn!(DISK = %disk, EPOCH = epoch.0, detail, "an epoch failed");
                         self.session.handle_failed(disk, epoch, code, &detail);
+                        if code == Reason::StoreFailed {
+                            // Nobody knows what is durable: it must be opened, and found out, anew.
+                            self.disks.remove(&disk);
+                            self.session.handle_disk_refused(disk, code, &detail);
+                        }
                     }
                 }
             }
@@ -202,10 +215,11 @@ impl Peer {
     }
 
     fn open_disk(&mut self, open: OpenDisk) {
-        let (store, machine) = (Arc::clone(&self.store), self.machine);
+        let (holdings, machine) = (self.holdings.clone(), self.machine);
         let id = open.disk;
         self.later(async move {
-            let opened = tokio::task::spawn_blocking(move || opening::open(&store, machine, open));
+            let opened =
+                tokio::task::spawn_blocking(move || opening::open(&holdings, machine, open));
             Report::Opened(id, opened.await.unwrap_or_else(|error| Err(opening::broken(&error))))
         });
     }

@@ -44,6 +44,11 @@ impl Layout {
         self.root.join("machines")
     }
 
+    /// The block devices set aside as replica disks.
+    pub(crate) fn assignments(&self) -> PathBuf {
+        self.root.join("assignments.json")
+    }
+
     /// The replica store.
     pub(crate) fn replicas(&self) -> PathBuf {
         self.root.join("replicas")

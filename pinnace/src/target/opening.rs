@@ -1,18 +1,21 @@
 //! Opening a replica for an agent, and the wire's words for what can go wrong with a store.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use blocks::MachineId;
-use replica::{Disk, DiskSpec, FailureClass, OpenDiskError, Store};
+use blocks::{DiskId, MachineId};
+use replica::{AttachError, Disk, DiskSpec, FailureClass, OpenDiskError, Store};
 use wire::message::OpenDisk;
 use wire::{CloseCode, Reason};
+
+use super::connection::Holdings;
 
 /// How long the last connection of the same agent may take to let go of a disk.
 const LET_GO: Duration = Duration::from_secs(5);
 
 /// Opens or creates the replica that `open` asks for. Blocks.
 pub(super) fn open(
-    store: &Store,
+    holdings: &Holdings,
     machine: MachineId,
     open: OpenDisk,
 ) -> Result<Disk, (CloseCode, String)> {
@@ -24,9 +27,31 @@ pub(super) fn open(
         machine,
         key: open.key,
     };
+    let assigned = holdings.assignments.device_for(machine, &spec.name);
+    if let Some(device) = &assigned {
+        attach(&holdings.store, spec.id, device)?;
+    }
+    let disk = open_spec(&holdings.store, &spec)?;
+    if assigned.is_some()
+        && let Err(error) = holdings.assignments.use_up(machine, &spec.name)
+    {
+        tracing::warn!(DISK = %spec.id, "an assignment stays on record: {error:#}");
+    }
+    Ok(disk)
+}
+
+/// Makes a device the base of a disk that has none yet.
+fn attach(store: &Store, id: DiskId, device: &Path) -> Result<(), (CloseCode, String)> {
+    match store.attach_base(id, device) {
+        Ok(()) | Err(AttachError::DiskExists(_)) => Ok(()),
+        Err(error) => Err((Reason::DeviceUnusable.into(), words(&error))),
+    }
+}
+
+fn open_spec(store: &Store, spec: &DiskSpec) -> Result<Disk, (CloseCode, String)> {
     let deadline = Instant::now() + LET_GO;
     loop {
-        match store.open_disk(&spec) {
+        match store.open_disk(spec) {
             Err(OpenDiskError::Busy(_)) if Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(50));
             }

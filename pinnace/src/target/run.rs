@@ -15,7 +15,8 @@ use replica::Store;
 use rustls::pki_types::CertificateDer;
 use wire::{CloseCode, Reason, Token};
 
-use super::connection;
+use super::assignments::Assignments;
+use super::connection::{self, Holdings};
 use super::enroll::Enroller;
 use super::layout::Layout;
 use super::machines::Machines;
@@ -47,6 +48,7 @@ pub(crate) fn run(config: &TargetConfig) -> Result<()> {
     let tokens = Arc::new(Mutex::new(Tokens::read(layout.tokens())?));
     let machines = Machines::new(layout.machines());
     let fingerprint = authority.fingerprint();
+    let assignments = Assignments::read(layout.assignments(), machines.clone())?;
     let enroller =
         Enroller { authority, tokens: tokens.clone(), machines: machines.clone(), target };
     let peers = Peers::default();
@@ -57,8 +59,10 @@ pub(crate) fn run(config: &TargetConfig) -> Result<()> {
         replicas: Arc::clone(&store),
         peers: peers.clone(),
     };
-    let _socket =
-        server.serve(move |request: Request| answer(request, &overview, &tokens, fingerprint))?;
+    let asked = assignments.clone();
+    let _socket = server.serve(move |request: Request| {
+        answer(request, &overview, &tokens, (fingerprint, &asked))
+    })?;
     let (stop, stopped) = tokio::sync::oneshot::channel();
     service::on_stop(move || {
         // Nobody waits any more once serving has failed.
@@ -69,7 +73,7 @@ pub(crate) fn run(config: &TargetConfig) -> Result<()> {
         let endpoint = listen(config, tls)?;
         service::ready();
         tracing::info!(listen = %config.listen, store = %config.store.display(), "the target serves");
-        let target = Arc::new(Target { store, enroller, machines, target, peers });
+        let target = Arc::new(Target { holdings: Holdings { store, assignments }, enroller, machines, target, peers });
         tokio::select! {
             () = target.accept_all(&endpoint) => {}
             _ = stopped => {}
@@ -121,7 +125,7 @@ impl Peers {
 }
 
 struct Target {
-    store: Arc<Store>,
+    holdings: Holdings,
     enroller: Enroller,
     machines: Machines,
     target: MachineId,
@@ -153,7 +157,7 @@ impl Target {
         };
         self.peers.replace(machine, &connection);
         let served =
-            connection::serve(connection.clone(), Arc::clone(&self.store), (self.target, machine));
+            connection::serve(connection.clone(), self.holdings.clone(), (self.target, machine));
         let result = served.await;
         self.peers.remove(machine, &connection);
         result
@@ -181,7 +185,7 @@ fn answer(
     request: Request,
     overview: &Overview,
     tokens: &Mutex<Tokens>,
-    authority: pki::Fingerprint,
+    (authority, assignments): (pki::Fingerprint, &Assignments),
 ) -> Result<Response> {
     let tokens = || tokens.lock().unwrap_or_else(PoisonError::into_inner);
     match request {
@@ -199,6 +203,9 @@ fn answer(
             })
         }
         Request::ListTokens => Ok(Response::Tokens(tokens().list(Timestamp::now()))),
+        Request::Assign { machine, disk, device } => {
+            assignments.assign(&machine, &disk, &device).map(Response::Done)
+        }
         Request::RevokeToken { id } => {
             tokens().revoke(&id)?;
             Ok(Response::Done(format!("token {id} no longer enrols")))
