@@ -10,6 +10,7 @@ use clap::Parser as _;
 
 mod admin;
 mod agent;
+mod causes;
 mod cli;
 mod config;
 mod exit;

@@ -13,7 +13,7 @@ use anyhow::{Context, Result};
 use blocks::{DiskId, Epoch, EpochKind, MachineId};
 use crossbeam_channel::{Receiver, Sender};
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ConnectionError, Endpoint};
+use quinn::{ConnectionError, Endpoint, TransportErrorCode};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use shipper::{BlockRange, HashSource, HashSourceError, ShipOutput, ShipReport};
 use tokio::sync::mpsc;
@@ -229,23 +229,31 @@ async fn stopped_within(
 
 /// Classes an error of the connection: lost, or refused for good.
 fn ended(error: &anyhow::Error) -> Ended {
+    let refused = |code, words: String| match tls_alert(code) {
+        true => Ended::Denied(format!("{words}; `pinnace agent enroll` gets a new certificate")),
+        false => Ended::Lost(words),
+    };
     match error.downcast_ref::<ConnectionError>() {
         Some(ConnectionError::ApplicationClosed(close)) => {
-            let code =
-                CloseCode::from_number(u32::try_from(close.error_code.into_inner()).unwrap_or(0));
-            let detail = String::from_utf8_lossy(&close.reason);
-            let words = format!("{code} {detail}").trim_end().to_owned();
+            let number = u32::try_from(close.error_code.into_inner()).unwrap_or(u32::MAX);
+            let code = CloseCode::from_number(number);
+            let words = format!("{code} {}", String::from_utf8_lossy(&close.reason));
             match code.class() {
-                Class::Permanent => Ended::Denied(words),
-                Class::Recoverable => Ended::Lost(words),
+                Class::Permanent => Ended::Denied(words.trim_end().to_owned()),
+                Class::Recoverable => Ended::Lost(words.trim_end().to_owned()),
             }
         }
-        // TLS alerts arrive as transport errors: certificates that are expired or unknown.
-        Some(ConnectionError::TransportError(error))
-            if error.code.to_string().contains("cryptographic") =>
-        {
-            Ended::Denied(format!("{error}; `pinnace agent enroll` gets a new certificate"))
+        // What we make of the target's certificate, and what it makes of ours.
+        Some(ConnectionError::TransportError(ours)) => refused(ours.code, ours.to_string()),
+        Some(ConnectionError::ConnectionClosed(theirs)) => {
+            refused(theirs.error_code, theirs.to_string())
         }
         _ => Ended::Lost(format!("{error:#}")),
     }
+}
+
+/// Whether TLS ended the connection: a certificate that is expired, unknown or missing. QUIC keeps
+/// the codes from 0x100 to 0x1ff for TLS alerts (RFC 9001, section 4.8).
+fn tls_alert(code: TransportErrorCode) -> bool {
+    (0x100..0x200).contains(&u64::from(code))
 }

@@ -1,5 +1,6 @@
 //! Protecting a disk, taking it up again after a restart, and letting it go.
 
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -49,6 +50,7 @@ pub(super) fn check(core: &Core, path: &Path) -> Result<Device> {
     }
     let device = ebpf::device::probe(path)
         .map_err(|refusal| Failure::new(Exit::Refused, refusal.to_string()))?;
+    refuse_partition(path, &device)?;
     if core.disks.values().any(|disk| disk.device.number == device.number) {
         let message = format!("{} is protected already", device.name);
         return Err(Failure::new(Exit::WrongState, message).into());
@@ -63,6 +65,21 @@ pub(super) fn check(core: &Core, path: &Path) -> Result<Device> {
     }
     refuse_shared(&device)?;
     Ok(device)
+}
+
+/// A partition is tracked with its disk, never alone.
+fn refuse_partition(path: &Path, disk: &Device) -> Result<()> {
+    let found =
+        std::fs::metadata(path).with_context(|| format!("looking at {}", path.display()))?;
+    if found.rdev() == disk.number.dev_t() {
+        return Ok(());
+    }
+    let message = format!(
+        "{} is a partition; whole disks are protected, here {}",
+        path.display(),
+        disk.path.display()
+    );
+    Err(Failure::new(Exit::Refused, message).into())
 }
 
 /// A disk that several hosts write to can't be tracked from one of them.

@@ -30,16 +30,16 @@ pub(crate) fn run(config: AgentConfig) -> Result<()> {
     let (sender, events) = unbounded();
     let server = Server::bind(&config.socket)?;
     let engine = Engine::start(engine_config(&config)?).context("starting the pipeline")?;
-    let mut core = assemble(config, state, engine, sender.clone())?;
-    take_up_all(&mut core.0)?;
+    let (mut core, link) = assemble(config, state, engine, sender.clone())?;
+    take_up_all(&mut core)?;
     let asks = sender.clone();
     let _socket = server.serve(move |request: Request| ask(&asks, request))?;
     service::on_stop(move || drop(sender.send(Event::Stop)))?;
     service::ready();
-    tracing::info!(disks = core.0.disks.len(), "the agent runs");
-    let result = core.0.run(&events);
-    core.0.link.send(LinkCommand::Stop);
-    if let Some(link) = core.1.take() {
+    tracing::info!(disks = core.disks.len(), "the agent runs");
+    let result = core.run(&events);
+    core.link.send(LinkCommand::Stop);
+    if let Some(link) = link {
         // A panic of the link has been printed; the core's result matters more.
         drop(link.join());
     }

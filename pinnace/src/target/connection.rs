@@ -20,6 +20,7 @@ use wire::{CheckedFrame, CloseCode, FrameDecoder, FrameError, Reason};
 use super::assignments::Assignments;
 use super::epoch::{EpochResult, EpochWriter};
 use super::opening;
+use crate::causes::with_causes;
 
 /// What of one disk's frames may be on the way or waiting to be written.
 const WINDOW: ByteLen = ByteLen(32 << 20);
@@ -249,7 +250,7 @@ impl Peer {
             let hash = move || disk.hashes(request.first_block, request.count);
             let hashes = match tokio::task::spawn_blocking(hash).await {
                 Ok(Ok(hashes)) => Ok(hashes.hashes),
-                Ok(Err(error)) => Err((opening::code(error.class()), opening::words(&error))),
+                Ok(Err(error)) => Err((opening::code(error.class()), with_causes(&error))),
                 Err(error) => Err(opening::broken(&error)),
             };
             Report::Hashes(request.disk, request.request, hashes)

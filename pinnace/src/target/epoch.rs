@@ -7,7 +7,8 @@ use tokio::sync::mpsc;
 use wire::{CheckedFrame, CloseCode, EpochLink};
 
 use super::connection::Report;
-use super::opening::{code, words};
+use super::opening::code;
+use crate::causes::with_causes;
 
 /// What became of an epoch: durable, or why not.
 pub(super) type EpochResult = Result<(), (CloseCode, String)>;
@@ -83,7 +84,7 @@ fn write(
 ) {
     let result = match receive(disk, link, commands, reports) {
         Ok(Some(incoming)) => {
-            incoming.commit().map(drop).map_err(|error| (code(error.class()), words(&error)))
+            incoming.commit().map(drop).map_err(|error| (code(error.class()), with_causes(&error)))
         }
         // Aborted: nobody waits for an answer.
         Ok(None) => return,
@@ -104,13 +105,14 @@ fn receive(
     commands: &Receiver<Command>,
     reports: &mpsc::Sender<Report>,
 ) -> Result<Option<Incoming>, (CloseCode, String)> {
-    let mut incoming = disk.begin(link).map_err(|error| (code(error.class()), words(&error)))?;
+    let mut incoming =
+        disk.begin(link).map_err(|error| (code(error.class()), with_causes(&error)))?;
     for command in commands {
         match command {
             Command::Append(frame) => {
                 let len = ByteLen(frame.bytes().len() as u64);
                 let appended = incoming.append(frame);
-                appended.map_err(|error| (code(error.class()), words(&error)))?;
+                appended.map_err(|error| (code(error.class()), with_causes(&error)))?;
                 drop(reports.blocking_send(Report::Consumed(disk.id(), link.epoch, len)));
             }
             Command::Commit => return Ok(Some(incoming)),
@@ -127,7 +129,7 @@ fn fold(disk: &Disk, epoch: Epoch) {
             Ok(Some(_)) => {}
             Ok(None) => return,
             Err(error) => {
-                let error = words(&error);
+                let error = with_causes(&error);
                 tracing::warn!(DISK = %disk.id(), EPOCH = epoch.0, error, "folding waits");
                 return;
             }

@@ -9,6 +9,7 @@ use wire::message::OpenDisk;
 use wire::{CloseCode, Reason};
 
 use super::connection::Holdings;
+use crate::causes::with_causes;
 
 /// How long the last connection of the same agent may take to let go of a disk.
 const LET_GO: Duration = Duration::from_secs(5);
@@ -44,7 +45,7 @@ pub(super) fn open(
 fn attach(store: &Store, id: DiskId, device: &Path) -> Result<(), (CloseCode, String)> {
     match store.attach_base(id, device) {
         Ok(()) | Err(AttachError::DiskExists(_)) => Ok(()),
-        Err(error) => Err((Reason::DeviceUnusable.into(), words(&error))),
+        Err(error) => Err((Reason::DeviceUnusable.into(), with_causes(&error))),
     }
 }
 
@@ -55,7 +56,7 @@ fn open_spec(store: &Store, spec: &DiskSpec) -> Result<Disk, (CloseCode, String)
             Err(OpenDiskError::Busy(_)) if Instant::now() < deadline => {
                 std::thread::sleep(Duration::from_millis(50));
             }
-            Err(error) => return Err((open_code(&error), words(&error))),
+            Err(error) => return Err((open_code(&error), with_causes(&error))),
             Ok(disk) => return Ok(disk),
         }
     }
@@ -85,11 +86,4 @@ pub(super) fn code(class: FailureClass) -> CloseCode {
 /// What to answer when a thread of our own has died.
 pub(super) fn broken(error: &tokio::task::JoinError) -> (CloseCode, String) {
     (Reason::StoreFailed.into(), error.to_string())
-}
-
-/// An error with its sources, in one line.
-pub(super) fn words(error: &dyn std::error::Error) -> String {
-    let sources = std::iter::successors(Some(error), |error| error.source());
-    let words: Vec<String> = sources.map(ToString::to_string).collect();
-    words.join(": ")
 }

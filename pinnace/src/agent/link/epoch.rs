@@ -8,6 +8,8 @@ use shipper::{ShipOutput, ShipReport};
 use tokio::sync::{mpsc, oneshot};
 use wire::Reason;
 
+use crate::causes::with_causes;
+
 /// What the sender of an epoch tells the session.
 pub(super) enum FromEpoch {
     /// It has a frame, and waits for room to send it.
@@ -70,7 +72,7 @@ async fn stream(
             ShipOutput::Failed(error) => {
                 // It was never finished, so a failure to reset it changes nothing.
                 drop(stream.reset(Reason::SourceFailed.number().into()));
-                return Err(words(&error));
+                return Err(with_causes(&error));
             }
         }
     }
@@ -87,15 +89,4 @@ async fn ask_for_room(
     let (granted, grant) = oneshot::channel();
     let wants = FromEpoch::Wants { disk, epoch, len: ByteLen(frame.len() as u64), granted };
     session.send(wants).await.is_ok() && grant.await.is_ok()
-}
-
-/// An error with its sources, in one line.
-fn words(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        words.push_str(&format!(": {error}"));
-        source = error.source();
-    }
-    words
 }
