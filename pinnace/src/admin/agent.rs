@@ -67,6 +67,8 @@ pub(crate) struct DiskStatus {
     pub(crate) state: DiskState,
     /// Why the state is not green, and what to do.
     pub(crate) reason: Option<String>,
+    /// How long initial replication or comparison will still take, at the pace so far.
+    pub(crate) remaining_seconds: Option<f64>,
     /// The age of the oldest write that the replica lacks.
     pub(crate) rpo_seconds: f64,
     /// Marked and not yet sent.

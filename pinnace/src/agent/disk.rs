@@ -53,9 +53,36 @@ pub(super) struct ProtectedDisk {
     pub(super) waiting: Option<(Waiting, Instant)>,
     /// Why nothing is sent until then: an epoch failed for a reason that may pass.
     pub(super) held: Option<(String, Instant)>,
+    /// The pass that is under way.
+    pub(super) pass: Option<Pass>,
     /// Ring records known to be lost.
     pub(super) ring_lost: u64,
     pub(super) sent: Sent,
+}
+
+/// An initial replication or a comparison under way: what it began with, for an estimate.
+pub(super) struct Pass {
+    began: Instant,
+    outstanding: ByteLen,
+}
+
+impl Pass {
+    pub(super) fn begin(tracker: &DiskTracker) -> Self {
+        Self { began: Instant::now(), outstanding: outstanding(tracker) }
+    }
+
+    /// How long the rest will take at the pace so far; nothing before there is a pace.
+    pub(super) fn remaining(&self, tracker: &DiskTracker) -> Option<Duration> {
+        let left = outstanding(tracker).0;
+        let done = self.outstanding.0.checked_sub(left).filter(|done| *done > 0)?;
+        #[expect(clippy::cast_precision_loss, reason = "an estimate")]
+        let ratio = left as f64 / done as f64;
+        Some(self.began.elapsed().mul_f64(ratio.min(1e6)))
+    }
+}
+
+fn outstanding(tracker: &DiskTracker) -> ByteLen {
+    ByteLen(tracker.outstanding().count() * tracker.geometry().chunk().bytes())
 }
 
 /// Where the disk stands with the target.

@@ -16,7 +16,7 @@ use tracker::start::{Pins, Record, Start, decide};
 use wire::DataKey;
 
 use super::core::{Core, now, pending};
-use super::disk::{ProtectedDisk, Sent, Session, resumed_check};
+use super::disk::{Pass, ProtectedDisk, Sent, Session, resumed_check};
 use super::state::DiskRecord;
 use crate::admin::agent::{LinkStatus, Response};
 use crate::exit::{Exit, Failure};
@@ -200,6 +200,7 @@ pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> R
         device,
         tracked,
         handle,
+        pass: tracker.in_pass().then(|| Pass::begin(&tracker)),
         tracker,
         check,
         session: Session::Closed,

@@ -32,6 +32,11 @@ pub(super) fn of_disk(disk: &ProtectedDisk, view: &View) -> DiskStatus {
         chunk_bytes: disk.geometry.chunk().bytes(),
         state,
         reason: reason(disk, state),
+        remaining_seconds: disk
+            .pass
+            .as_ref()
+            .and_then(|pass| pass.remaining(&disk.tracker))
+            .map(|remaining| remaining.as_secs_f64()),
         rpo_seconds: tracked.lag.as_secs_f64(),
         dirty_bytes: tracked.active.0,
         in_flight_bytes: tracked.in_flight.0,

@@ -90,7 +90,10 @@ fn row(disk: &DiskStatus, format: Format) -> Vec<String> {
     let mut row = vec![
         disk.name.clone(),
         size(disk.size_bytes),
-        disk.state.to_string(),
+        disk.remaining_seconds.map_or_else(
+            || disk.state.to_string(),
+            |seconds| format!("{}, {} left", disk.state, age(seconds)),
+        ),
         rpo,
         size(disk.dirty_bytes),
         format!("{}/s", size(disk.rate_bytes)),

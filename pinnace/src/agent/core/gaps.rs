@@ -7,6 +7,7 @@ use blocks::{DiskId, GapReason, Mark, Slot};
 use tracker::hrl::{Log, LogHeader, LogState};
 
 use super::{Core, now};
+use crate::agent::disk::Pass;
 
 impl Core {
     /// Makes a gap that has opened survive the agent, and one that has closed forgotten.
@@ -17,6 +18,7 @@ impl Core {
             return;
         }
         let name = disk.name.clone();
+        disk.pass = after.map(|_| Pass::begin(&disk.tracker));
         match after {
             Some(reason) => {
                 disk.sent.gaps += 1;
