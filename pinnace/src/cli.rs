@@ -7,6 +7,7 @@ use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::{AgentConfig, Interval, Required, TargetConfig};
+use crate::exit::{Exit, Failure};
 
 mod agent;
 mod disks;
@@ -105,12 +106,12 @@ impl Global {
 
     fn agent(&self) -> Result<AgentConfig> {
         let (path, required) = self.file(AgentConfig::PATH);
-        AgentConfig::load(path, required)
+        AgentConfig::load(path, required).map_err(|error| misconfigured(&error))
     }
 
     fn target(&self) -> Result<TargetConfig> {
         let (path, required) = self.file(TargetConfig::PATH);
-        TargetConfig::load(path, required)
+        TargetConfig::load(path, required).map_err(|error| misconfigured(&error))
     }
 
     fn file<'a>(&'a self, default: &'a str) -> (&'a Path, Required) {
@@ -123,6 +124,11 @@ impl Global {
     fn timeout(&self) -> Duration {
         self.timeout.0
     }
+}
+
+/// Settings that are wrong are a mistake in what was asked for, as a wrong flag is.
+fn misconfigured(error: &anyhow::Error) -> anyhow::Error {
+    Failure::new(Exit::Usage, format!("{error:#}")).into()
 }
 
 /// Carries out what the command line asks for.

@@ -54,6 +54,18 @@ pub(crate) enum LinkStatus {
     },
 }
 
+impl std::fmt::Display for LinkStatus {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NotEnrolled => f.write_str("not enrolled"),
+            Self::Connecting { last_error: None } => f.write_str("connecting"),
+            Self::Connecting { last_error: Some(error) } => write!(f, "retrying: {error}"),
+            Self::Connected { since } => write!(f, "connected since {since:.0}"),
+            Self::Refused { reason } => write!(f, "refused: {reason}"),
+        }
+    }
+}
+
 /// One protected disk.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 pub(crate) struct DiskStatus {

@@ -46,7 +46,7 @@ fn show_agent(global: &Global) -> Result<()> {
     }
     println!("Machine {}", status.machine);
     println!("Target  {}", status.target.as_deref().unwrap_or("not enrolled"));
-    println!("Link    {}", serde_json::to_string(&status.link)?);
+    println!("Link    {}", status.link);
     println!("Memory  {}", super::output::size(status.memory_bytes));
     println!("Disks   {}", status.disks.len());
     Ok(())
@@ -56,7 +56,7 @@ fn doctor(global: &Global) -> Result<()> {
     let findings: Vec<Finding> = crate::agent::examine(&global.agent()?);
     let failed = findings.iter().filter(|finding| finding.grade == Grade::Fail).count();
     if matches!(global.format(), Format::Table | Format::Wide) {
-        let mut rows = table(&["", "CHECK", "FOUND", "FIX"]);
+        let mut rows = table(&["RESULT", "CHECK", "FOUND", "FIX"]);
         for finding in &findings {
             let fix = finding.fix.clone().unwrap_or_default();
             rows.add_row([

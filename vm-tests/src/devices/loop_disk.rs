@@ -46,13 +46,23 @@ pub struct LoopDisk {
 impl LoopDisk {
     /// A new disk over a new sparse file in `rig`.
     pub fn create(rig: &Rig, spec: LoopSpec) -> Result<Self> {
-        let backing = rig.fresh("loop");
+        Self::create_at(rig, &rig.fresh("loop"), spec)
+    }
+
+    /// A new disk over a new sparse file at `backing`, wherever that is.
+    pub fn create_at(rig: &Rig, backing: &Path, spec: LoopSpec) -> Result<Self> {
+        let backing = backing.to_owned();
         let file = File::options().read(true).write(true).create_new(true).open(&backing);
         let file = file.with_context(|| format!("making {}", backing.display()))?;
         file.set_len(whole_sectors(spec.len)? * blocks::SECTOR_SIZE).context("sizing a disk")?;
         let (name, handle) = bind(&file, spec.logical_block)?;
         let device = BlockDevice::open_whole(&name)?;
         Ok(Self { device, backing, handle, _rig: rig.clone() })
+    }
+
+    /// Whether the loop device at `path` has a file behind it now.
+    pub fn is_bound(path: &Path) -> Result<bool> {
+        Ok(backing_files()?.iter().any(|(device, _)| device == path))
     }
 
     /// The file that holds its content.
