@@ -7,6 +7,7 @@
 //!                  admin      link (tokio: QUIC, owns the SourceSession) <── epoch streams
 //! ```
 
+mod clock;
 mod core;
 mod disk;
 mod doctor;

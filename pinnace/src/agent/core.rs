@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use blocks::{Bitmap, ByteLen, DiskId, MachineId, MonotonicNs};
+use blocks::{ByteLen, DiskId, MachineId};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use ebpf::Tracking;
 use shipper::Engine;
@@ -120,25 +120,10 @@ impl Core {
     }
 }
 
-/// The kernel's monotonic clock, as the programs read it.
-pub(super) fn now() -> MonotonicNs {
-    let clock = nix::time::ClockId::CLOCK_MONOTONIC;
-    let time = nix::time::clock_gettime(clock).expect("the monotonic clock is always there");
-    let time = Duration::from(time);
-    MonotonicNs(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
-}
-
 /// This process's resident memory.
 fn memory() -> ByteLen {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     let kib = line.and_then(|line| line.trim().split(' ').next()?.parse::<u64>().ok());
     ByteLen(kib.unwrap_or(0) * 1024)
-}
-
-/// The chunks of a disk's pending bits.
-pub(super) fn pending(tracked: &ebpf::TrackedDisk, chunks: u64) -> Bitmap {
-    let mut bitmap = Bitmap::new(chunks);
-    tracked.pending().for_each(|(index, bits)| bitmap.insert_word(index, bits));
-    bitmap
 }

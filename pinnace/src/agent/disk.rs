@@ -12,9 +12,10 @@ use ebpf::{DiskClass, TrackedDisk};
 use hdrhistogram::Histogram;
 use shipper::{DiskHandle, ShipReport};
 use tracker::{CrossCheck, DiskTracker, Harvest, Reading, Verdict};
-use wire::{DataKey, Sealer};
+use wire::message::OpenDisk;
+use wire::{DataKey, Sealer, Text};
 
-use super::core::now;
+use super::clock::now;
 use super::state::DiskRecord;
 use crate::admin::agent::{Latency, Response, SentBytes};
 
@@ -179,6 +180,17 @@ impl Sent {
 }
 
 impl ProtectedDisk {
+    /// What asks the target to replicate it.
+    pub(super) fn open_request(&self) -> OpenDisk {
+        OpenDisk {
+            disk: self.id,
+            generation: self.generation,
+            geometry: self.geometry,
+            name: Text::lossy(&self.name),
+            key: self.key.clone(),
+        }
+    }
+
     /// Sweeps the kernel's bitmap: what was set is pending from now on.
     pub(super) fn harvest(&self) -> Harvest {
         let mut chunks = Bitmap::new(self.geometry.chunks());

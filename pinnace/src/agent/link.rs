@@ -19,10 +19,8 @@ use shipper::{BlockRange, HashSource, HashSourceError, ShipOutput, ShipReport};
 use tokio::sync::mpsc;
 use tracker::Replica;
 use wire::message::OpenDisk;
-use wire::{Class, CloseCode, Text};
+use wire::{Class, CloseCode};
 
-use super::core::Event;
-use super::disk::ProtectedDisk;
 use super::state::{AgentState, MachineIdentity};
 use crate::exit::{Exit, Failure};
 use crate::pki::{self, Identity, TARGET_NAME};
@@ -64,6 +62,9 @@ pub(super) enum LinkEvent {
     Failed { disk: DiskId, epoch: Epoch, code: CloseCode, detail: String },
 }
 
+/// How the link tells its owner what happened. Never blocks.
+pub(super) type Tell = Box<dyn Fn(LinkEvent) + Send + Sync>;
+
 /// The core's end of the queue of commands.
 #[derive(Clone)]
 pub(super) struct LinkSender(mpsc::UnboundedSender<LinkCommand>);
@@ -90,19 +91,6 @@ impl LinkSender {
     }
 }
 
-impl LinkCommand {
-    /// The command that opens `disk`.
-    pub(super) fn open(disk: &ProtectedDisk) -> Self {
-        Self::Open(Box::new(OpenDisk {
-            disk: disk.id,
-            generation: disk.generation,
-            geometry: disk.geometry,
-            name: Text::lossy(&disk.name),
-            key: disk.key.clone(),
-        }))
-    }
-}
-
 /// The address of a target given as HOST:PORT.
 pub(super) fn resolve(target: &str) -> Result<SocketAddr> {
     let bad = |why: String| Failure::new(Exit::Usage, format!("{target} is not HOST:PORT: {why}"));
@@ -114,11 +102,11 @@ pub(super) fn resolve(target: &str) -> Result<SocketAddr> {
 pub(super) fn start(
     state: &AgentState,
     identity: MachineIdentity,
-    events: Sender<Event>,
+    tell: Tell,
 ) -> Result<(LinkSender, std::thread::JoinHandle<()>)> {
     let (sender, commands) = mpsc::unbounded_channel();
     let machine = identity.machine.parse().context("this machine's identity")?;
-    let link = Link { target: identity.target, machine, pki: state.pki(), events };
+    let link = Link { target: identity.target, machine, pki: state.pki(), tell };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("link")
@@ -139,7 +127,7 @@ struct Link {
     target: String,
     machine: MachineId,
     pki: std::path::PathBuf,
-    events: Sender<Event>,
+    tell: Tell,
 }
 
 /// How a connection ended.
@@ -156,9 +144,9 @@ impl Link {
             let began = tokio::time::Instant::now();
             match self.connect_and_serve(&mut commands).await {
                 Ended::Stopped => return,
-                Ended::Lost(reason) => self.tell(LinkEvent::Down { reason }),
+                Ended::Lost(reason) => (self.tell)(LinkEvent::Down { reason }),
                 Ended::Denied(reason) => {
-                    self.tell(LinkEvent::Denied { reason });
+                    (self.tell)(LinkEvent::Denied { reason });
                     // A person may have mended it; asking now and then costs nothing.
                     pause = LONGEST_PAUSE;
                 }
@@ -181,7 +169,7 @@ impl Link {
             Ok(connected) => connected,
             Err(error) => return ended(&error),
         };
-        let ended = match session::Session::open(&connection, self.machine, &self.events).await {
+        let ended = match session::Session::open(&connection, self.machine, &self.tell).await {
             Ok(session) => session.serve(commands).await,
             Err(error) => ended(&error),
         };
@@ -203,11 +191,6 @@ impl Link {
         let endpoint = quic::client_endpoint(address)?;
         let connection = endpoint.connect_with(client, address, TARGET_NAME)?.await?;
         Ok((endpoint, connection))
-    }
-
-    fn tell(&self, event: LinkEvent) {
-        // The core ends after the link.
-        drop(self.events.send(Event::Link(event)));
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use blocks::{Coverage, DiskId, GapReason, Generation, Geometry};
+use blocks::{Bitmap, Coverage, DiskId, GapReason, Generation, Geometry};
 use crossbeam_channel::Sender;
 use ebpf::device::Device;
 use ebpf::{DiskSpec, TrackedDisk, Tracking};
@@ -15,7 +15,8 @@ use tracker::hrl::{LogHeader, LogState};
 use tracker::start::{Pins, Record, Start, decide};
 use wire::DataKey;
 
-use super::core::{Core, now, pending};
+use super::clock::now;
+use super::core::Core;
 use super::disk::{Pass, ProtectedDisk, Sent, Session, resumed_check};
 use super::state::DiskRecord;
 use crate::admin::agent::{LinkStatus, Response};
@@ -132,7 +133,7 @@ pub(super) fn protect(
             coverage: Coverage::Gap(GapReason::NeverReplicated),
             state: LogState::Open,
         },
-        dirty: blocks::Bitmap::full(geometry.chunks()),
+        dirty: Bitmap::full(geometry.chunks()),
     })?;
     core.state.write_disk(&record)?;
     let name = device.name.clone();
@@ -290,4 +291,11 @@ pub(super) fn withdraw(core: &mut Core, id: DiskId) -> Result<()> {
         tracking.unload()?;
     }
     Ok(())
+}
+
+/// The chunks of a disk's pending bits.
+fn pending(tracked: &ebpf::TrackedDisk, chunks: u64) -> Bitmap {
+    let mut bitmap = Bitmap::new(chunks);
+    tracked.pending().for_each(|(index, bits)| bitmap.insert_word(index, bits));
+    bitmap
 }

@@ -61,7 +61,9 @@ fn assemble(
     };
     let (link, thread) = match identity {
         Some(identity) => {
-            let (link, thread) = link::start(&state, identity, events)?;
+            // The core ends after the link.
+            let tell = move |event| drop(events.send(Event::Link(event)));
+            let (link, thread) = link::start(&state, identity, Box::new(tell))?;
             (link, Some(thread))
         }
         None => (link::unconnected(), None),

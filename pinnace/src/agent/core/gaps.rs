@@ -6,7 +6,8 @@ use anyhow::Result;
 use blocks::{DiskId, GapReason, Mark, Slot};
 use tracker::hrl::{Log, LogHeader, LogState};
 
-use super::{Core, now};
+use super::Core;
+use crate::agent::clock::now;
 use crate::agent::disk::Pass;
 
 impl Core {

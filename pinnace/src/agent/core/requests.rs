@@ -3,8 +3,9 @@
 use anyhow::Result;
 use crossbeam_channel::Sender;
 
-use super::{Core, memory, now};
+use super::{Core, memory};
 use crate::admin::agent::{Request, Response, Status};
+use crate::agent::clock::now;
 use crate::agent::{protect, status};
 use crate::exit::{Exit, Failure};
 

@@ -8,8 +8,9 @@ use shipper::ShipReport;
 use tracker::Replica;
 use wire::{Class, CloseCode, Sealer};
 
-use super::{Core, now};
+use super::Core;
 use crate::admin::agent::{LinkStatus, Response};
+use crate::agent::clock::now;
 use crate::agent::disk::{Retry, Session};
 use crate::agent::link::{LinkCommand, LinkEvent};
 use crate::agent::{protect, status};
@@ -50,7 +51,7 @@ impl Core {
         let refused = matches!(disk.session, Session::Refused { .. });
         if connected && !refused {
             disk.session = Session::Opening;
-            self.link.send(LinkCommand::open(disk));
+            self.link.send(LinkCommand::Open(Box::new(disk.open_request())));
         }
     }
 

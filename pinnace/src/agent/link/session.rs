@@ -14,8 +14,7 @@ use wire::session::{SourceConfig, SourceEvent, SourceSession};
 use wire::{Reason, Text};
 
 use super::epoch::{self, FromEpoch};
-use super::{Ended, LinkCommand, LinkEvent, ended};
-use crate::agent::core::Event;
+use super::{Ended, LinkCommand, LinkEvent, Tell, ended};
 
 /// Control bytes read at once.
 const CONTROL_READ: usize = 64 << 10;
@@ -23,7 +22,7 @@ const CONTROL_READ: usize = 64 << 10;
 /// A connection with its session.
 pub(super) struct Session<'a> {
     connection: &'a Connection,
-    events: &'a Sender<Event>,
+    tell: &'a Tell,
     session: SourceSession,
     control: (SendStream, RecvStream),
     /// The senders of epochs talk to the session through this.
@@ -46,7 +45,7 @@ impl<'a> Session<'a> {
     pub(super) async fn open(
         connection: &'a Connection,
         machine: MachineId,
-        events: &'a Sender<Event>,
+        tell: &'a Tell,
     ) -> Result<Self> {
         let session = SourceSession::new(SourceConfig {
             machine,
@@ -56,7 +55,7 @@ impl<'a> Session<'a> {
         });
         Ok(Self {
             connection,
-            events,
+            tell,
             session,
             control: connection.open_bi().await?,
             epochs: mpsc::channel(64),
@@ -110,9 +109,9 @@ impl<'a> Session<'a> {
         match event {
             SourceEvent::Welcomed(welcome) => {
                 tracing::info!(TARGET_ID = %welcome.target, version = welcome.version, "connected");
-                self.tell(LinkEvent::Up);
+                (self.tell)(LinkEvent::Up);
             }
-            SourceEvent::Opened(opened) => self.tell(LinkEvent::Opened {
+            SourceEvent::Opened(opened) => (self.tell)(LinkEvent::Opened {
                 disk: opened.disk,
                 durable: opened.last_durable,
                 replica: match opened.state {
@@ -123,14 +122,14 @@ impl<'a> Session<'a> {
             }),
             SourceEvent::Refused(refused) => {
                 let (disk, code) = (refused.disk, refused.code);
-                self.tell(LinkEvent::Refused {
+                (self.tell)(LinkEvent::Refused {
                     disk,
                     code,
                     detail: refused.detail.as_str().into(),
                 });
             }
-            SourceEvent::Durable { disk, epoch } => self.tell(LinkEvent::Durable { disk, epoch }),
-            SourceEvent::Failed(failed) => self.tell(LinkEvent::Failed {
+            SourceEvent::Durable { disk, epoch } => (self.tell)(LinkEvent::Durable { disk, epoch }),
+            SourceEvent::Failed(failed) => (self.tell)(LinkEvent::Failed {
                 disk: failed.disk,
                 epoch: failed.epoch,
                 code: failed.code,
@@ -167,7 +166,7 @@ impl<'a> Session<'a> {
                     Err(error) => {
                         tracing::debug!(DISK = %disk, %error, "an epoch that is not sent");
                         let (code, detail) = (Reason::EpochAborted.into(), error.to_string());
-                        self.tell(LinkEvent::Failed { disk, epoch, code, detail });
+                        (self.tell)(LinkEvent::Failed { disk, epoch, code, detail });
                     }
                 }
             }
@@ -193,7 +192,7 @@ impl<'a> Session<'a> {
             }
             FromEpoch::Shipped { disk, report } => {
                 self.no_longer_sending(disk, report.epoch);
-                self.tell(LinkEvent::Shipped { disk, report });
+                (self.tell)(LinkEvent::Shipped { disk, report });
             }
             FromEpoch::Broken { disk, epoch, why } => {
                 tracing::warn!(DISK = %disk, EPOCH = epoch.0, why, "an epoch broke off");
@@ -231,10 +230,5 @@ impl<'a> Session<'a> {
         if let Err(error) = ask(&mut self.session) {
             tracing::debug!(%error, "a command that came too late");
         }
-    }
-
-    fn tell(&self, event: LinkEvent) {
-        // The core ends after the link.
-        drop(self.events.send(Event::Link(event)));
     }
 }
