@@ -7,7 +7,7 @@ use tokio::sync::mpsc;
 use wire::{CheckedFrame, CloseCode, EpochLink};
 
 use super::connection::Report;
-use super::opening::code;
+use super::opening::{code, incoming_code};
 use crate::causes::with_causes;
 
 /// What became of an epoch: durable, or why not.
@@ -83,9 +83,10 @@ fn write(
     reports: &mpsc::Sender<Report>,
 ) {
     let result = match receive(disk, link, commands, reports) {
-        Ok(Some(incoming)) => {
-            incoming.commit().map(drop).map_err(|error| (code(error.class()), with_causes(&error)))
-        }
+        Ok(Some(incoming)) => incoming
+            .commit()
+            .map(drop)
+            .map_err(|error| (incoming_code(&error), with_causes(&error))),
         // Aborted: nobody waits for an answer.
         Ok(None) => return,
         Err(failed) => Err(failed),
@@ -112,7 +113,7 @@ fn receive(
             Command::Append(frame) => {
                 let len = ByteLen(frame.bytes().len() as u64);
                 let appended = incoming.append(frame);
-                appended.map_err(|error| (code(error.class()), with_causes(&error)))?;
+                appended.map_err(|error| (incoming_code(&error), with_causes(&error)))?;
                 drop(reports.blocking_send(Report::Consumed(disk.id(), link.epoch, len)));
             }
             Command::Commit => return Ok(Some(incoming)),

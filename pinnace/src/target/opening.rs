@@ -4,7 +4,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use blocks::{DiskId, MachineId};
-use replica::{AttachError, Disk, DiskSpec, FailureClass, OpenDiskError, Store};
+use replica::{
+    AttachError, ContentError, Disk, DiskSpec, FailureClass, IncomingError, OpenDiskError, Store,
+};
 use wire::message::OpenDisk;
 use wire::{CloseCode, Reason};
 
@@ -69,6 +71,23 @@ fn open_code(error: &OpenDiskError) -> CloseCode {
         OpenDiskError::GenerationMismatch { .. } => Reason::GenerationMismatch.into(),
         OpenDiskError::GeometryChanged { .. } => Reason::GeometryChanged.into(),
         OpenDiskError::ReplicaTooSmall { .. } => Reason::ReplicaTooSmall.into(),
+        other => code(other.class()),
+    }
+}
+
+/// The reason that an epoch which was not taken in has on the wire. What the source can't mend by
+/// sending it again is permanent.
+pub(super) fn incoming_code(error: &IncomingError) -> CloseCode {
+    match error {
+        IncomingError::End(_) | IncomingError::Content(ContentError::Open(_)) => {
+            Reason::NotAuthentic.into()
+        }
+        IncomingError::Foreign { .. }
+        | IncomingError::Chain(_)
+        | IncomingError::TooManyFrames
+        | IncomingError::Content(ContentError::Coding(_) | ContentError::PastEnd) => {
+            Reason::ProtocolViolation.into()
+        }
         other => code(other.class()),
     }
 }
