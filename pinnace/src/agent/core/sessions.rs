@@ -128,6 +128,8 @@ impl Core {
         let released = disk.tracker.handle_ack(epoch);
         disk.release(&released);
         disk.sent.note_durable(epoch, Instant::now());
+        // What the last failure said is over.
+        disk.held = None;
         if disk.gap().is_none() && before.is_none() {
             disk.next_cycle = Instant::now() + self.config.interval;
         }
