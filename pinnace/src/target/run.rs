@@ -90,8 +90,7 @@ fn listen(config: &TargetConfig, tls: rustls::ServerConfig) -> Result<Endpoint> 
     let crypto = QuicServerConfig::try_from(tls)?;
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     server.transport_config(quic::transport());
-    Endpoint::server(server, config.listen)
-        .with_context(|| format!("listening at UDP {}", config.listen))
+    quic::server_endpoint(server, config.listen)
 }
 
 /// The connected machines, newest connection each.
