@@ -227,10 +227,16 @@ impl Site {
     /// What tracking could not see is found by the agent's look at the kernel's statistics, so two
     /// such looks are waited for before the disk is drained.
     pub fn prove(&self, disk: &BlockDevice, limit: Duration) -> Result<()> {
+        self.settle(disk, limit)?;
+        self.compare(disk.name())
+    }
+
+    /// Waits until all that was written to a disk is in its replica; the first half of
+    /// [`Self::prove`].
+    pub fn settle(&self, disk: &BlockDevice, limit: Duration) -> Result<()> {
         disk.wait_idle()?;
         std::thread::sleep(TWO_LOOKS);
-        self.drain(disk.name(), limit)?;
-        self.compare(disk.name())
+        self.drain(disk.name(), limit)
     }
 
     /// What both daemons have printed.

@@ -120,6 +120,42 @@ fn check_pages(name: &str) -> Result<(), Untrackable> {
 mod tests {
     use super::*;
 
+    /// What is said of a disk whose attributes are these, as in sysfs.
+    fn verdict(attributes: &[(&str, &str)]) -> Option<String> {
+        let dir = std::env::temp_dir().join(format!("pinnace-refusal-{}", std::process::id()));
+        for (name, value) in attributes {
+            let path = dir.join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, value).unwrap();
+        }
+        let device = Device {
+            name: "vdx".into(),
+            path: "/dev/vdx".into(),
+            number: super::super::DeviceNumber::new(254, 16).unwrap(),
+            sectors: 2048,
+            logical_block: 512,
+            class: super::super::DiskClass::RequestBased,
+            sequence: 1,
+            identity: super::super::HardwareIdentity::default(),
+            partitions: Vec::new(),
+            accounting: super::super::Accounting::of("vdx"),
+        };
+        let refusal = check(&device, &Attributes::at(dir.clone())).err();
+        std::fs::remove_dir_all(dir).unwrap();
+        refusal.map(|refusal| refusal.to_string())
+    }
+
+    #[test]
+    fn what_no_hook_would_see_is_refused_in_words() {
+        let said = |attributes| verdict(attributes).unwrap();
+        assert_eq!(verdict(&[("queue/dax", "0"), ("queue/zoned", "none"), ("ro", "0")]), None);
+        assert!(said(&[("queue/dax", "1\n")]).contains("through memory (DAX)"));
+        assert!(said(&[("queue/zoned", "host-managed\n")]).contains("zoned"));
+        assert!(said(&[("md/level", "linear\n")]).contains("protect its members"));
+        assert!(said(&[("hidden", "1\n")]).contains("hidden path"));
+        assert!(said(&[("ro", "1\n")]).contains("read-only"));
+    }
+
     #[test]
     fn multipath_heads_are_told_by_their_place() {
         let head = "/sys/devices/virtual/nvme-subsystem/nvme-subsys0/nvme0n1";

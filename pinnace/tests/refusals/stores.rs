@@ -1,12 +1,16 @@
 //! Stores without room.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use blocks::ByteLen;
-use vm_tests::{Bursts, LoopDisk, LoopSpec, Method, Mounted, Rig, Target, fill, wait_until};
+use vm_tests::{
+    Bursts, Filesystem, Image, LoopDisk, LoopSpec, Method, Mounted, Rig, Target, fill, wait_until,
+};
 
 use crate::bystander::{Bystander, PATIENCE, refused, site};
+use crate::stranger::machine;
 
 /// The bystander's disk, another of this size, and some.
 const STORE: ByteLen = ByteLen(192 << 20);
@@ -49,7 +53,49 @@ fn a_full_store_is_shown_and_caught_up_with_once_there_is_room() -> Result<()> {
     memory.unmount()
 }
 
-fn fill_up(path: &std::path::Path) -> Result<()> {
+#[test]
+fn a_device_set_aside_must_be_free_and_large_enough() -> Result<()> {
+    let Some(rig) = Rig::start()? else { return Ok(()) };
+    let mut bystander = Bystander::create(&rig)?;
+    let disk = LoopDisk::create(&rig, LoopSpec::new(DISK))?;
+    fill(&rig, &Target::whole(0, &disk), 52)?;
+    let small = LoopDisk::create(&rig, LoopSpec::new(ByteLen(DISK.0 - 4096)))?;
+    let large = LoopDisk::create(&rig, LoopSpec::new(ByteLen(DISK.0 + 4096)))?;
+    let used = LoopDisk::create(&rig, LoopSpec::new(DISK))?;
+    Filesystem::Ext4.make(&used)?;
+    let _mounted = Mounted::mount(&rig, &used, Filesystem::Ext4, "")?;
+    let site = site(&rig, None)?;
+    bystander.begin(&rig, &site)?;
+    let machine = machine(&site.agent_state())?.to_string();
+    let assign = |machine: &str, device: &Path| {
+        let device = device.to_string_lossy();
+        site.try_target(&["target", "assign", machine, disk.name(), &device, "--yes"])
+    };
+    refused(&assign("nobody", large.path())?, 2, &["nobody"])?;
+    refused(&assign(&"0".repeat(32), large.path())?, 4, &["no machine", "has enrolled"])?;
+    refused(&assign(&machine, "/dev/not-there".as_ref())?, 4, &["/dev/not-there"])?;
+    refused(&assign(&machine, used.path())?, 6, &[used.name()])?;
+    refused(&assign(&machine, "/dev/null".as_ref())?, 6, &["/dev/null"])?;
+
+    ensure!(assign(&machine, small.path())?.status.success(), "it is free");
+    let output = site.try_agent(&["protect", &disk.path().to_string_lossy()])?;
+    refused(&output, 6, &[disk.name(), "smaller than the disk"])?;
+    ensure!(site.disk(disk.name()).is_err(), "it is protected after all");
+    ensure!(assign(&machine, large.path())?.status.success(), "it is free");
+    site.protect(&disk, PATIENCE)?;
+    let target = Target::whole(0, &disk).front(ByteLen(16 << 20));
+    let writers = Bursts::start(&rig, target, &[Method::Direct], 53)?;
+    site.wait_for_epochs(disk.name(), 2, PATIENCE)?;
+    writers.stop()?;
+    site.settle(&disk, PATIENCE)?;
+    // The device is longer than the disk; what lies beyond is nobody's.
+    let (original, replica) = (Image::read(disk.path())?, Image::read(large.path())?);
+    let len = original.bytes().len();
+    ensure!(original.bytes() == &replica.bytes()[..len], "{}", site.logs());
+    bystander.end(&site)
+}
+
+fn fill_up(path: &Path) -> Result<()> {
     use std::io::Write as _;
     let mut file = fs::File::options().append(true).open(path)?;
     let block = vec![0x5a; 64 << 10];
