@@ -97,8 +97,10 @@ impl Base {
                 Err(error)
                     if error.is_missing() && record.state.completeness == Completeness::Empty =>
                 {
-                    let written = Mutex::new(Bitmap::new(geometry.chunks()));
                     let file = storage.open(&paths.base(), OpenMode::Create)?;
+                    // First, so that a length the file system can't hold costs nothing.
+                    file.set_len(geometry.len())?;
+                    let written = Mutex::new(Bitmap::new(geometry.chunks()));
                     base(file, History::Fresh { written })
                 }
                 Err(error) if error.is_missing() => return Err(BaseError::Missing(paths.base())),

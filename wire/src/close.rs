@@ -86,6 +86,7 @@ reasons! {
     0x211 TokenExpired "The enrolment token has expired."
     0x212 TokenUsed "The enrolment token was used before."
     0x213 RequestInvalid "The certificate request is not acceptable."
+    0x214 DiskTooLarge "The disk is larger than the target takes."
 }
 
 impl Reason {

@@ -4,8 +4,9 @@ use std::net::{Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use blocks::ByteLen;
 
-use super::{Required, layer, load};
+use super::{Bytes, Required, layer, load};
 
 /// Settings of the target, checked.
 #[derive(Clone, Debug)]
@@ -16,9 +17,11 @@ pub(crate) struct TargetConfig {
     pub(crate) socket: PathBuf,
     /// The UDP address that agents connect to.
     pub(crate) listen: SocketAddr,
+    /// A disk larger than this is refused.
+    pub(crate) disk_size_max: ByteLen,
 }
 
-layer!(TargetLayer { store: PathBuf, socket: PathBuf, listen: String });
+layer!(TargetLayer { store: PathBuf, socket: PathBuf, listen: String, disk_size_max: Bytes });
 
 impl TargetConfig {
     /// The file that is read when none is named.
@@ -40,6 +43,7 @@ impl TargetConfig {
             store: layer.store.unwrap_or_else(|| "/var/lib/pinnace/target".into()),
             socket: layer.socket.unwrap_or_else(|| "/run/pinnace/target.sock".into()),
             listen,
+            disk_size_max: layer.disk_size_max.map_or(ByteLen(64 << 40), |bytes| bytes.0),
         })
     }
 }

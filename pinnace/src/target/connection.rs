@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Result;
 use blocks::{ByteLen, DiskId, Epoch, MachineId};
@@ -29,10 +30,23 @@ const CONTROL_READ: usize = 64 << 10;
 /// Frames of all streams that wait for the session.
 const FRAMES_QUEUED: usize = 32;
 
+/// What of all disks' frames may wait to be written: an agent that has many disks, or that ignores
+/// its credit, waits in the network instead of in memory.
+const PARKED_MAX: ByteLen = ByteLen(512 << 20);
+
+/// A frame may hold room while it waits for one that finds none. When nothing has moved for this
+/// long, the connection starts over.
+const PARKING_PATIENCE: Duration = Duration::from_secs(30);
+
+/// The share of [`PARKED_MAX`] that a frame holds until it is written.
+pub(super) type Parking = tokio::sync::OwnedSemaphorePermit;
+
 /// What the connection's helpers report.
 pub(super) enum Report {
-    Frame(StreamId, CheckedFrame),
+    Frame(StreamId, CheckedFrame, Parking),
     BadFrame(StreamId, FrameError),
+    /// A frame found no room for as long as [`PARKING_PATIENCE`].
+    Starved,
     StreamEnd(StreamId, StreamEnd),
     Opened(DiskId, Result<Disk, (CloseCode, String)>),
     Consumed(DiskId, Epoch, ByteLen),
@@ -47,6 +61,8 @@ pub(super) enum Report {
 pub(super) struct Holdings {
     pub(super) store: Arc<Store>,
     pub(super) assignments: Assignments,
+    /// A disk larger than this is refused.
+    pub(super) disk_size_max: ByteLen,
 }
 
 /// A connection at work.
@@ -59,6 +75,10 @@ pub(super) struct Peer {
     reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
     disks: BTreeMap<DiskId, Disk>,
     epochs: BTreeMap<(DiskId, Epoch), EpochWriter>,
+    /// Room for frames that wait to be written, in KiB.
+    room: Arc<tokio::sync::Semaphore>,
+    /// The share of it that the frame at hand holds.
+    parking: Option<Parking>,
     /// To stop streams that are no longer wanted.
     streams: BTreeMap<StreamId, tokio::sync::oneshot::Sender<CloseCode>>,
 }
@@ -86,6 +106,8 @@ pub(super) async fn serve(
         reports: mpsc::channel(FRAMES_QUEUED),
         disks: BTreeMap::new(),
         epochs: BTreeMap::new(),
+        room: Arc::new(tokio::sync::Semaphore::new(kib(PARKED_MAX))),
+        parking: None,
         streams: BTreeMap::new(),
     };
     peer.run(receive).await
@@ -146,7 +168,7 @@ impl Peer {
             }
             TargetAction::Append { disk, epoch, frame } => {
                 if let Some(writer) = self.epochs.get(&(disk, epoch)) {
-                    writer.append(*frame);
+                    writer.append(*frame, self.parking.take());
                 }
             }
             TargetAction::Commit { disk, epoch } => {
@@ -174,7 +196,14 @@ impl Peer {
 
     fn report(&mut self, report: Report) {
         match report {
-            Report::Frame(stream, frame) => self.session.handle_frame(stream, frame),
+            Report::Frame(stream, frame, parking) => {
+                // Taken up by the append that the session makes of the frame, if it makes one.
+                self.parking = Some(parking);
+                self.session.handle_frame(stream, frame);
+            }
+            Report::Starved => {
+                self.session.close(Reason::OutOfMemory, "frames that wait have taken all room");
+            }
             Report::BadFrame(stream, error) => self.session.handle_bad_frame(stream, error),
             Report::StreamEnd(stream, end) => {
                 self.streams.remove(&stream);
@@ -261,7 +290,8 @@ impl Peer {
         let id = StreamId(u64::from(stream.id()));
         let (stop, stopped) = tokio::sync::oneshot::channel();
         self.streams.insert(id, stop);
-        tokio::spawn(cut_into_frames(id, stream, stopped, self.reports.0.clone()));
+        let (room, reports) = (Arc::clone(&self.room), self.reports.0.clone());
+        tokio::spawn(cut_into_frames((id, stream), stopped, room, reports));
     }
 
     /// Has something reported once it is known.
@@ -284,9 +314,9 @@ async fn accept_streams(connection: Connection, reports: mpsc::Sender<Report>) {
 
 /// Reads a data stream frame by frame, no faster than the session takes them.
 async fn cut_into_frames(
-    id: StreamId,
-    mut stream: RecvStream,
+    (id, mut stream): (StreamId, RecvStream),
     mut stopped: tokio::sync::oneshot::Receiver<CloseCode>,
+    room: Arc<tokio::sync::Semaphore>,
     reports: mpsc::Sender<Report>,
 ) {
     let mut decoder = FrameDecoder::new();
@@ -303,7 +333,7 @@ async fn cut_into_frames(
         match read {
             Ok(Some(chunk)) => {
                 decoder.push(&chunk.bytes);
-                if !report_frames(id, &mut decoder, &reports).await {
+                if !report_frames(id, &mut decoder, &room, &reports).await {
                     return;
                 }
             }
@@ -323,17 +353,31 @@ async fn cut_into_frames(
 async fn report_frames(
     id: StreamId,
     decoder: &mut FrameDecoder,
+    room: &Arc<tokio::sync::Semaphore>,
     reports: &mpsc::Sender<Report>,
 ) -> bool {
     loop {
         let report = match decoder.next_frame() {
-            Ok(Some(frame)) => Report::Frame(id, frame),
+            Ok(Some(frame)) => {
+                let len = u32::try_from(kib(ByteLen(frame.bytes().len() as u64)));
+                let len = len.expect("a frame is little more than 1 MiB");
+                let parking = Arc::clone(room).acquire_many_owned(len);
+                match tokio::time::timeout(PARKING_PATIENCE, parking).await {
+                    Ok(Ok(parking)) => Report::Frame(id, frame, parking),
+                    Ok(Err(_)) | Err(_) => Report::Starved,
+                }
+            }
             Ok(None) => return true,
             Err(error) => Report::BadFrame(id, error),
         };
-        let bad = matches!(report, Report::BadFrame(..));
+        let bad = matches!(report, Report::BadFrame(..) | Report::Starved);
         if reports.send(report).await.is_err() || bad {
             return false;
         }
     }
+}
+
+/// A length in KiB, rounded up.
+fn kib(len: ByteLen) -> usize {
+    usize::try_from(len.0.div_ceil(1024)).expect("lengths of memory fit a usize")
 }

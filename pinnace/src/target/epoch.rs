@@ -6,7 +6,7 @@ use replica::{Disk, Incoming};
 use tokio::sync::mpsc;
 use wire::{CheckedFrame, CloseCode, EpochLink};
 
-use super::connection::Report;
+use super::connection::{Parking, Report};
 use super::opening::{code, incoming_code};
 use crate::causes::with_causes;
 
@@ -14,14 +14,15 @@ use crate::causes::with_causes;
 pub(super) type EpochResult = Result<(), (CloseCode, String)>;
 
 enum Command {
-    Append(CheckedFrame),
+    /// A frame, and the room it holds until it is written.
+    Append(CheckedFrame, Option<Parking>),
     Commit,
 }
 
 /// The connection's end of an epoch's thread. Dropping it aborts the epoch, unless it is being
 /// committed.
 ///
-/// The queue is unbounded; the session's window bounds what can be in it.
+/// The queue is unbounded; the window and the room of the connection bound what can be in it.
 pub(super) struct EpochWriter {
     link: EpochLink,
     commands: Sender<Command>,
@@ -59,9 +60,9 @@ impl EpochWriter {
         }
     }
 
-    pub(super) fn append(&self, frame: CheckedFrame) {
+    pub(super) fn append(&self, frame: CheckedFrame, parking: Option<Parking>) {
         // A thread that has ended has reported why.
-        drop(self.commands.send(Command::Append(frame)));
+        drop(self.commands.send(Command::Append(frame, parking)));
     }
 
     pub(super) fn commit(&self) {
@@ -110,7 +111,7 @@ fn receive(
         disk.begin(link).map_err(|error| (code(error.class()), with_causes(&error)))?;
     for command in commands {
         match command {
-            Command::Append(frame) => {
+            Command::Append(frame, _parking) => {
                 let len = ByteLen(frame.bytes().len() as u64);
                 let appended = incoming.append(frame);
                 appended.map_err(|error| (incoming_code(&error), with_causes(&error)))?;

@@ -30,6 +30,11 @@ pub(super) fn open(
         machine,
         key: open.key,
     };
+    if spec.geometry.len() > holdings.disk_size_max {
+        let detail =
+            format!("{} (disk_size_max is {})", spec.geometry.len(), holdings.disk_size_max);
+        return Err((Reason::DiskTooLarge.into(), detail));
+    }
     let assigned = holdings.assignments.device_for(machine, &spec.name);
     if let Some(device) = &assigned {
         attach(&holdings.store, spec.id, device)?;

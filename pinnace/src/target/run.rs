@@ -73,7 +73,7 @@ pub(crate) fn run(config: &TargetConfig) -> Result<()> {
         let endpoint = listen(config, tls)?;
         service::ready();
         tracing::info!(listen = %config.listen, store = %config.store.display(), "the target serves");
-        let target = Arc::new(Target { holdings: Holdings { store, assignments }, enroller, machines, target, peers });
+        let target = Arc::new(Target { holdings: Holdings { store, assignments, disk_size_max: config.disk_size_max }, enroller, machines, target, peers });
         tokio::select! {
             () = target.accept_all(&endpoint) => {}
             _ = stopped => {}

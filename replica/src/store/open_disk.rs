@@ -145,11 +145,19 @@ impl Store {
     /// An epoch that is durable stays so whatever the source says of itself here; a source whose
     /// story does not fit the replica's is refused.
     pub fn open_disk(&self, spec: &DiskSpec) -> Result<Disk, OpenDiskError> {
-        let claim = self.claims.claim(spec.id).ok_or(OpenDiskError::Busy(spec.id))?;
         if spec.name.len() > NAME_LEN_MAX {
             return Err(OpenDiskError::NameTooLong(spec.name.len()));
         }
         let paths = DiskPaths::new(spec.id);
+        let claim = match self.claims.claim(spec.id) {
+            Some(claim) => claim,
+            None => {
+                // Whose it is does not change while it is open; a stranger is told that at once.
+                let record = Catalog::peek(self.storage.as_ref(), &paths, spec.id)?;
+                check_spec(spec, &record)?;
+                return Err(OpenDiskError::Busy(spec.id));
+            }
+        };
         if has(self.storage.as_ref(), &paths.catalog())? {
             // Before anything is done for it: whose replica this is.
             let record = Catalog::peek(self.storage.as_ref(), &paths, spec.id)?;

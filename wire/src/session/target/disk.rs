@@ -122,13 +122,12 @@ impl OpenDisk {
         let incoming = self.in_flight.get_mut(&epoch).ok_or(ChainError::AfterEnd)?;
         incoming.chain.push(frame)?;
         incoming.unconsumed += frame.bytes().len() as u64;
-        if incoming.unconsumed > window.0 {
-            return Err(Violation::Window(epoch));
-        }
         if incoming.chain.has_ended() {
             incoming.stage = Stage::Complete;
         }
-        Ok(())
+        // One window for all epochs of the disk, as the source reckons.
+        let unconsumed: u64 = self.in_flight.values().map(|incoming| incoming.unconsumed).sum();
+        if unconsumed > window.0 { Err(Violation::Window(epoch)) } else { Ok(()) }
     }
 
     /// The epoch whose turn to be committed it is, if it is complete; it is being committed then.
