@@ -19,5 +19,11 @@ mod run;
 mod status;
 mod tokens;
 
+pub(crate) use assignments::assigned_devices;
 pub(crate) use init::init;
 pub(crate) use run::run;
+
+/// Where the replicas are in the store at `root`.
+pub(crate) fn replicas(root: &std::path::Path) -> std::path::PathBuf {
+    layout::Layout::new(root).replicas()
+}

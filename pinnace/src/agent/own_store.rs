@@ -1,4 +1,7 @@
-//! Is the disk the one that a target of this very host keeps its store on?
+//! Would the disk be replicated into itself, by a target of this very host?
+//!
+//! That is so if the target's store lies on it, or if it is, or will be, one of the target's replica
+//! disks. The other way round, a target must not take a protected disk for a replica.
 //!
 //! A running target names its store in a file under [`MARKERS`], which goes with the boot. From
 //! the store's directory the way leads down: file system, partition, disk, and on through loop
@@ -9,6 +12,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use blocks::DiskId;
 use ebpf::device::{Device, DeviceNumber};
 
 use crate::identity::hex;
@@ -29,11 +33,51 @@ pub(super) fn on_disk(disk: &Device) -> Result<Option<PathBuf>> {
         let store = fs::read_to_string(entry?.path()).context("reading the name of a store")?;
         let store = PathBuf::from(store);
         let Ok(metadata) = fs::metadata(&store) else { continue };
-        if lies_on(metadata.dev(), disk.number, DEPTH_MAX) {
+        if lies_on(metadata.dev(), disk.number, DEPTH_MAX) || holds_replica_on(&store, disk) {
             return Ok(Some(store));
         }
     }
     Ok(None)
+}
+
+/// Whether a disk is, or is set aside to be, a replica disk of the target with this store.
+fn holds_replica_on(store: &Path, disk: &Device) -> bool {
+    let mut devices = crate::target::assigned_devices(store);
+    let listed = replica::Store::inspect(&crate::target::replicas(store)).unwrap_or_default();
+    devices.extend(listed.into_iter().filter_map(|disk| Some(disk.summary.ok()?.base_path)));
+    let number = |path: PathBuf| fs::metadata(path).map(|metadata| metadata.rdev()).ok();
+    devices.into_iter().filter_map(number).any(|device| device == disk.number.dev_t())
+}
+
+/// Where agents name the disks they protect, by the kernel's sequence number, which no other disk
+/// of this boot has. One file each, kept while the agent is stopped, since tracking goes on.
+const SOURCES: &str = "/run/pinnace/sources";
+
+/// Names a protected disk.
+pub(super) fn announce_source(id: DiskId, sequence: u64) -> Result<()> {
+    fs::create_dir_all(SOURCES).with_context(|| format!("creating {SOURCES}"))?;
+    let marker = Path::new(SOURCES).join(id.to_string());
+    fs::write(&marker, sequence.to_string())
+        .with_context(|| format!("writing {}", marker.display()))
+}
+
+/// A disk is no longer protected.
+pub(super) fn withdraw_source(id: DiskId) {
+    // A marker that is gone already is as good.
+    drop(fs::remove_file(Path::new(SOURCES).join(id.to_string())));
+}
+
+/// Whether an agent of this host protects the disk at `path`.
+pub(crate) fn is_protected_here(path: &Path) -> Result<bool> {
+    let metadata = fs::metadata(path).with_context(|| format!("reading {}", path.display()))?;
+    let (major, minor) =
+        (nix::sys::stat::major(metadata.rdev()), nix::sys::stat::minor(metadata.rdev()));
+    // A partition has none; then the whole disk can't be told apart here, and O_EXCL has to do.
+    let sequence = fs::read_to_string(format!("/sys/dev/block/{major}:{minor}/diskseq"));
+    let Ok(sequence) = sequence else { return Ok(false) };
+    let markers = fs::read_dir(SOURCES).into_iter().flatten().flatten();
+    let mut marked = markers.filter_map(|marker| fs::read_to_string(marker.path()).ok());
+    Ok(marked.any(|marked| marked == sequence.trim()))
 }
 
 /// Names a running target's store, until the guard is dropped.

@@ -18,6 +18,7 @@ use wire::DataKey;
 use super::clock::now;
 use super::core::Core;
 use super::disk::{Pass, ProtectedDisk, Sent, Session, resumed_check};
+use super::own_store;
 use super::state::DiskRecord;
 use crate::admin::agent::{LinkStatus, Response};
 use crate::exit::{Exit, Failure};
@@ -56,9 +57,10 @@ pub(super) fn check(core: &Core, path: &Path) -> Result<Device> {
         let message = format!("{} is protected already", device.name);
         return Err(Failure::new(Exit::WrongState, message).into());
     }
-    if let Some(store) = super::own_store::on_disk(&device)? {
+    if let Some(store) = own_store::on_disk(&device)? {
         let message = format!(
-            "{} holds the store of a target, {}: a store can't be replicated into itself",
+            "{} holds the store of a target or is one of its replica disks ({}): it can't be \
+             replicated into itself",
             device.name,
             store.display()
         );
@@ -212,6 +214,7 @@ pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> R
         ring_lost: 0,
         sent: Sent::new(),
     };
+    own_store::announce_source(id, disk.device.sequence)?;
     core.disks.insert(id, disk);
     Ok(())
 }
@@ -271,7 +274,9 @@ fn forget_absent(core: &mut Core, wanted: &str) -> Result<String> {
     let Some(at) = core.absent.iter().position(|absent| absent.record.is(wanted)) else {
         return Err(Failure::new(Exit::NotFound, format!("{wanted} is not protected")).into());
     };
-    core.state.forget(core.absent[at].record.disk_id()?)?;
+    let id = core.absent[at].record.disk_id()?;
+    own_store::withdraw_source(id);
+    core.state.forget(id)?;
     let path = core.absent.remove(at).record.path;
     Ok(format!("{} is no longer waited for; its replica stays on the target", path.display()))
 }
@@ -281,6 +286,7 @@ pub(super) fn withdraw(core: &mut Core, id: DiskId) -> Result<()> {
     let Some(disk) = core.disks.remove(&id) else { return Ok(()) };
     core.link.send(super::link::LinkCommand::Close { disk: id });
     core.engine.remove_disk(disk.handle);
+    own_store::withdraw_source(id);
     core.state.forget(id)?;
     if let Some(tracking) = &mut core.tracking {
         tracking.remove_disk(disk.tracked.slot())?;

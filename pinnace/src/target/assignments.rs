@@ -11,9 +11,18 @@ use anyhow::{Context, Result};
 use blocks::MachineId;
 use serde::{Deserialize, Serialize};
 
+use super::layout::Layout;
 use super::machines::Machines;
+use crate::agent::own_store;
 use crate::exit::{Exit, Failure};
 use crate::pki::write_private;
+
+/// The devices set aside in the store at `root`; none if that can't be read.
+pub(crate) fn assigned_devices(root: &Path) -> Vec<PathBuf> {
+    let text = std::fs::read_to_string(Layout::new(root).assignments()).unwrap_or_default();
+    let records: Vec<Assignment> = serde_json::from_str(&text).unwrap_or_default();
+    records.into_iter().map(|assignment| assignment.device).collect()
+}
 
 /// The assignments of one target, in one small file.
 #[derive(Clone)]
@@ -56,6 +65,13 @@ impl Assignments {
         let device = std::fs::canonicalize(device).map_err(|error| {
             Failure::new(Exit::NotFound, format!("{}: {error}", device.display()))
         })?;
+        if own_store::is_protected_here(&device)? {
+            let message = format!(
+                "{} is protected on this machine: as a replica disk it would be overwritten",
+                device.display()
+            );
+            return Err(Failure::new(Exit::Refused, message).into());
+        }
         // Whether it can be had: a device that is mounted or in use can't.
         storage::BlockDevice::open(&device)
             .map_err(|error| Failure::new(Exit::Refused, error.to_string()))?;

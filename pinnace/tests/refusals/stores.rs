@@ -92,6 +92,12 @@ fn a_device_set_aside_must_be_free_and_large_enough() -> Result<()> {
     let (original, replica) = (Image::read(disk.path())?, Image::read(large.path())?);
     let len = original.bytes().len();
     ensure!(original.bytes() == &replica.bytes()[..len], "{}", site.logs());
+
+    // Nothing is replicated into itself, whichever role comes first.
+    let output = assign(&machine, disk.path())?;
+    refused(&output, 6, &[disk.name(), "is protected on this machine"])?;
+    let output = site.try_agent(&["protect", &large.path().to_string_lossy()])?;
+    refused(&output, 6, &[large.name(), "one of its replica disks"])?;
     bystander.end(&site)
 }
 
