@@ -1,0 +1,204 @@
+//! A target and an enrolled agent on this machine, with nothing between them.
+//!
+//! Unlike a `vm_tests::Site` there is no relay on the path, which would be measured too. The
+//! store lies in memory, in the rig, and goes with the installation.
+
+use std::fs;
+use std::net::UdpSocket;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, SystemTime};
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::Value;
+use vm_tests::{Daemon, DaemonSpec, Mounted, Rig, pinnace_binary, wait_until};
+
+/// Long enough for any daemon to start on a loaded machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a status is asked for while something is timed: each answer costs a process, so this
+/// is seldom. What is timed ends with an instant that the agent noted, not with the answer.
+const ASK_EVERY: Duration = Duration::from_millis(200);
+
+/// A target and an agent at work.
+pub(crate) struct Installation {
+    // In the order in which they must end.
+    pub(crate) agent: Daemon,
+    target: Daemon,
+    _pins: Mounted,
+    program: PathBuf,
+    agent_config: PathBuf,
+    target_config: PathBuf,
+    _directory: Directory,
+}
+
+/// A directory that goes when this is dropped.
+struct Directory(PathBuf);
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_dir_all(&self.0) {
+            eprintln!("removing {}: {error}", self.0.display());
+        }
+    }
+}
+
+impl Installation {
+    /// Starts both, with `settings` added to the agent's configuration.
+    pub(crate) fn start(rig: &Rig, settings: &str) -> Result<Self> {
+        let program = pinnace_binary()?;
+        let directory = Directory(rig.fresh("installation"));
+        let dir = directory.0.as_path();
+        fs::create_dir(dir).context("making the installation's directory")?;
+        let pins = Mounted::bpf(rig)?;
+        let listen = UdpSocket::bind("127.0.0.1:0")?.local_addr()?.to_string();
+        let (store, socket) = (dir.join("store"), dir.join("target.sock"));
+        let text = format!("store = {store:?}\nsocket = {socket:?}\nlisten = \"{listen}\"\n");
+        let target_config = dir.join("target.toml");
+        fs::write(&target_config, text)?;
+        let (state, socket) = (dir.join("agent"), dir.join("agent.sock"));
+        let pin_dir = pins.path().join("pinnace");
+        let text = format!(
+            "state_dir = {state:?}\nsocket = {socket:?}\npin_dir = {pin_dir:?}\n{settings}\n"
+        );
+        let agent_config = dir.join("agent.toml");
+        fs::write(&agent_config, text)?;
+
+        command(&program, &target_config, &["target", "init"])?;
+        let target = daemon(rig, &program, ("target", &target_config))?;
+        let token = wait_until("the target", PATIENCE, || {
+            Ok(command(&program, &target_config, &["token", "create"]).ok())
+        })
+        .with_context(|| target.log().unwrap_or_default())?;
+        command(&program, &agent_config, &["agent", "enroll", &listen, "--token", token.trim()])?;
+        let agent = daemon(rig, &program, ("agent", &agent_config))?;
+        let this = Self {
+            agent,
+            target,
+            _pins: pins,
+            program,
+            agent_config,
+            target_config,
+            _directory: directory,
+        };
+        wait_until("the agent", PATIENCE, || {
+            Ok(this.status().ok().filter(|status| status["link"]["state"] == "connected"))
+        })
+        .with_context(|| this.logs())?;
+        Ok(this)
+    }
+
+    /// Protects a disk and waits until its replica is whole. The time from before the command to
+    /// the last acknowledgement.
+    pub(crate) fn replicate(&self, name: &str, limit: Duration) -> Result<Duration> {
+        let began = SystemTime::now();
+        self.ask(&["protect", &format!("/dev/{name}")])?;
+        let disk = self.wait_for(name, limit, |disk| disk["state"] == "protected")?;
+        durable_since(&disk, began)
+    }
+
+    /// Lets a paused disk ship what has gathered. The time from before the command to the
+    /// acknowledgement.
+    pub(crate) fn ship(&self, name: &str, limit: Duration) -> Result<Duration> {
+        let before = self.disk(name)?["sent"]["epochs"].as_u64();
+        let began = SystemTime::now();
+        self.ask(&["resume", name])?;
+        let disk = self.wait_for(name, limit, |disk| {
+            is_idle(disk) && disk["sent"]["epochs"].as_u64() > before
+        })?;
+        durable_since(&disk, began)
+    }
+
+    /// Waits until a disk's replica is whole and nothing is left to send, but not longer than
+    /// `limit`.
+    pub(crate) fn watch(&self, name: &str, limit: Duration) -> Result<()> {
+        let began = SystemTime::now();
+        while began.elapsed().is_ok_and(|watched| watched < limit) {
+            let disk = self.disk(name)?;
+            if disk["state"] == "protected" && is_idle(&disk) {
+                return Ok(());
+            }
+            sleep(ASK_EVERY);
+        }
+        Ok(())
+    }
+
+    /// A command of the agent's command line.
+    pub(crate) fn ask(&self, arguments: &[&str]) -> Result<String> {
+        command(&self.program, &self.agent_config, arguments)
+    }
+
+    /// The agent's status.
+    pub(crate) fn status(&self) -> Result<Value> {
+        serde_json::from_str(&self.ask(&["status", "--json"])?).context("the agent's status")
+    }
+
+    /// The status of one disk, by its name.
+    pub(crate) fn disk(&self, name: &str) -> Result<Value> {
+        let status = self.status()?;
+        let mut disks = status["disks"].as_array().into_iter().flatten();
+        let found = disks.find(|disk| disk["name"] == name);
+        found.cloned().with_context(|| format!("{name} is not protected"))
+    }
+
+    /// Where the replica of a disk lies.
+    pub(crate) fn replica(&self, name: &str) -> Result<PathBuf> {
+        let text = command(&self.program, &self.target_config, &["target", "status", "--json"])?;
+        let status: Value = serde_json::from_str(&text).context("the target's status")?;
+        let mut disks = status["disks"].as_array().into_iter().flatten();
+        let found = disks.find(|disk| disk["name"] == name);
+        let base = found.and_then(|disk| disk["base"].as_str());
+        Ok(base.with_context(|| format!("the target has no {name}"))?.into())
+    }
+
+    fn wait_for(
+        &self,
+        name: &str,
+        limit: Duration,
+        is_it: impl Fn(&Value) -> bool,
+    ) -> Result<Value> {
+        let began = SystemTime::now();
+        loop {
+            let disk = self.disk(name)?;
+            if is_it(&disk) {
+                return Ok(disk);
+            }
+            if began.elapsed().is_ok_and(|waited| waited >= limit) {
+                bail!("waited {limit:?} for {name}, which is {disk}\n{}", self.logs());
+            }
+            sleep(ASK_EVERY);
+        }
+    }
+
+    fn logs(&self) -> String {
+        let of = |daemon: &Daemon| daemon.log().unwrap_or_else(|error| error.to_string());
+        format!("agent:\n{}\ntarget:\n{}", of(&self.agent), of(&self.target))
+    }
+}
+
+fn daemon(rig: &Rig, program: &Path, (role, config): (&str, &Path)) -> Result<Daemon> {
+    let arguments = [role, "run", "--config", &config.to_string_lossy()].map(Into::into).into();
+    let (name, program) = (role.into(), program.to_path_buf());
+    Daemon::start(rig, DaemonSpec { name, program, arguments, variables: Vec::new() })
+}
+
+fn command(program: &Path, config: &Path, arguments: &[&str]) -> Result<String> {
+    let mut command = Command::new(program);
+    command.args(arguments).arg("--config").arg(config).stdin(Stdio::null());
+    let words = arguments.join(" ");
+    let output = command.output().with_context(|| format!("running pinnace {words}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "pinnace {words} ({}): {said}", output.status);
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn is_idle(disk: &Value) -> bool {
+    disk["dirty_bytes"] == 0 && disk["in_flight_bytes"] == 0
+}
+
+/// How long after `began` the agent noted the disk's last acknowledgement.
+fn durable_since(disk: &Value, began: SystemTime) -> Result<Duration> {
+    let noted = disk["last_durable"].as_str().context("nothing is durable")?;
+    let noted: jiff::Timestamp = noted.parse().context("the instant of an acknowledgement")?;
+    SystemTime::from(noted).duration_since(began).context("nothing became durable")
+}

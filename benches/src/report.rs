@@ -1,0 +1,111 @@
+//! The tables in the document on performance.
+//!
+//! They stand between two marks; what people have written around them is left alone.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::record::{Bar, Record, Spread, Unit, Verdict};
+
+const BEGIN: &str = "<!-- written by cargo xtask bench; what is changed here is lost -->";
+const END: &str = "<!-- end of what cargo xtask bench writes -->";
+
+/// Writes the tables of `records` between the marks of a document.
+pub(crate) fn write(path: &Path, records: &[Record]) -> Result<()> {
+    let document =
+        fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+    let written = replace(&document, &tables(records))
+        .with_context(|| format!("{} has no marks for the tables", path.display()))?;
+    fs::write(path, written).with_context(|| format!("writing {}", path.display()))
+}
+
+/// A verdict in one line.
+pub(crate) fn line(verdict: &Verdict) -> String {
+    let Verdict { what, unit, spread, bar, met } = verdict;
+    let met = if *met { "met" } else { "MISSED" };
+    format!("{} {what}: {met} ({})", figure(spread.median, *unit), bar_words(*bar, *unit))
+}
+
+/// The document with `tables` between its marks, if it has them.
+fn replace(document: &str, tables: &str) -> Option<String> {
+    let (before, rest) = document.split_once(BEGIN)?;
+    let (_, after) = rest.split_once(END)?;
+    Some(format!("{before}{BEGIN}\n\n{tables}{END}{after}"))
+}
+
+fn tables(records: &[Record]) -> String {
+    let mut text = String::new();
+    for record in records {
+        // Writing to a string does not fail.
+        let _ = write_record(&mut text, record);
+    }
+    text
+}
+
+fn write_record(text: &mut String, record: &Record) -> std::fmt::Result {
+    let machine = &record.machine;
+    let rounds = record.series.iter().map(|series| series.values.len()).max().unwrap_or(0);
+    writeln!(text, "## {}\n", record.name)?;
+    writeln!(
+        text,
+        "{}, {} processors, {} GiB; Linux {}; {}; commit {}; rounds: {rounds}.\n",
+        machine.processor,
+        machine.processors,
+        machine.memory_mebibytes.div_ceil(1024),
+        machine.kernel,
+        machine.when.strftime("%Y-%m-%d %H:%M UTC"),
+        machine.revision,
+    )?;
+    writeln!(text, "| measured | median | min to max |\n|---|---:|---:|")?;
+    for series in &record.series {
+        let (median, range) = cells(series.spread, series.unit);
+        writeln!(text, "| {} | {median} | {range} |", series.label)?;
+    }
+    writeln!(text, "\n| promised | median | min to max | bar | |\n|---|---:|---:|---:|---|")?;
+    for verdict in &record.verdicts {
+        let (median, range) = cells(verdict.spread, verdict.unit);
+        let bar = bar_words(verdict.bar, verdict.unit);
+        let met = if verdict.met { "met" } else { "**missed**" };
+        writeln!(text, "| {} | {median} | {range} | {bar} | {met} |", verdict.what)?;
+    }
+    writeln!(text)
+}
+
+fn cells(spread: Spread, unit: Unit) -> (String, String) {
+    let Spread { median, min, max } = spread;
+    (figure(median, unit), format!("{} to {}", figure(min, unit), figure(max, unit)))
+}
+
+fn bar_words(bar: Bar, unit: Unit) -> String {
+    match bar {
+        Bar::AtLeast(value) => format!("at least {}", figure(value, unit)),
+        Bar::AtMost(value) => format!("at most {}", figure(value, unit)),
+    }
+}
+
+fn figure(value: f64, unit: Unit) -> String {
+    match unit {
+        Unit::Seconds => format!("{value:.3} s"),
+        Unit::Nanoseconds => format!("{value:.1} ns"),
+        Unit::OperationsPerSecond => format!("{value:.0} /s"),
+        Unit::Mebibytes => format!("{value:.1} MiB"),
+        Unit::Ratio => format!("{value:.2}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_stands_between_the_marks_is_replaced() {
+        let document = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
+        let replaced = replace(&document, "new\n").unwrap();
+        assert_eq!(replaced, format!("before\n{BEGIN}\n\nnew\n{END}\nafter\n"));
+        assert_eq!(replace(&replaced, "new\n").unwrap(), replaced);
+        assert_eq!(replace("no marks", "new"), None);
+    }
+}

@@ -1,0 +1,213 @@
+//! What tracking costs the applications: inside the kernel a write, and in writes a second.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use blocks::{ByteLen, ChunkSize, DiskId, Generation};
+use ebpf::cost::{EmptyProgram, Measuring, RunTime};
+use ebpf::{DiskSpec, TrackedDisk, Tracking, device};
+use serde_json::Value;
+use vm_tests::{BlockDevice, LoopDisk, LoopSpec, Mounted, Rig, ZramDisk};
+
+use crate::record::{Bar, Series, Unit, Verdict};
+use crate::{Findings, Rounds};
+
+pub(crate) const NAME: &str = "tracking";
+const LEN: ByteLen = ByteLen(1 << 30);
+/// So small that after a moment every write hits a chunk that is marked.
+const HOT: ByteLen = ByteLen(16 << 20);
+/// One look at the programs' clocks. Some thousand writes: few of them hit a chunk twice in [`LEN`].
+const WINDOW: Duration = Duration::from_millis(50);
+const WARM_UP: Duration = Duration::from_millis(500);
+/// The least that is a measurement.
+const RUNS_MIN: u64 = 500;
+/// A load whose windows are looked at.
+const LOAD: Duration = Duration::from_secs(3);
+/// A load whose writes a second are compared: short, and often, since others use the machine too.
+/// It begins with nothing marked, so it has more first writes than five seconds of it would have,
+/// which is how often the agent sweeps the bitmap.
+const SHORT_LOAD: Duration = Duration::from_secs(1);
+const SHORT_LOADS_A_ROUND: usize = 2;
+/// How often the ring is drained meanwhile, as the agent does.
+const DRAIN_EVERY: Duration = Duration::from_millis(20);
+
+/// Measures it.
+pub(crate) fn measure(rig: &Rig, rounds: Rounds) -> Result<Findings> {
+    let bpf = Mounted::bpf(rig)?;
+    let pins = bpf.path().join("pinnace");
+    let on_loop = LoopDisk::create(rig, LoopSpec::new(LEN))?;
+    let on_zram = ZramDisk::create(rig, LEN)?;
+    let mut findings = programs(&pins, &on_loop, rounds)?;
+    for (name, device) in [("loop", &*on_loop), ("zram", &*on_zram)] {
+        // The first writes to a disk allocate what is under it.
+        fio(device, LEN, LOAD)?.writes_per_second()?;
+        let [with, without] = speeds(&pins, device, rounds)?;
+        let series = |what: &str, values: Vec<f64>| {
+            Series::new(&format!("{name}: {what}"), Unit::OperationsPerSecond, values)
+        };
+        let with = series("4 KiB random writes, tracked", with);
+        let without = series("4 KiB random writes, nothing attached", without);
+        let what = format!("{name}: tracked over nothing attached");
+        let ratio = Verdict::new(&what, Unit::Ratio, &with.over(&without), Bar::AtLeast(0.97));
+        findings.series.extend([with, without]);
+        findings.verdicts.push(ratio);
+    }
+    Ok(findings)
+}
+
+/// Nanoseconds a run of the program on the path of requests, net of an empty program's.
+fn programs(pins: &Path, device: &BlockDevice, rounds: Rounds) -> Result<Findings> {
+    let _measuring = Measuring::start()?;
+    let (mut tracking, _) = Tracking::open_or_load(pins)?;
+    let disk = track(&mut tracking, device)?;
+    let empty = EmptyProgram::attach(disk.spec().class)?;
+    let (mut hot, mut cold) = (Vec::new(), Vec::new());
+    for round in rounds.numbers() {
+        hot.extend(windows((&mut tracking, &empty), fio(device, HOT, LOAD)?, |_| ())?);
+        let forget = |tracking: &mut Tracking| drain(tracking, &disk);
+        cold.extend(windows((&mut tracking, &empty), fio(device, LEN, LOAD)?, forget)?);
+        rounds.say(round, &[("hot ns", &hot), ("cold ns", &cold)]);
+    }
+    drop(disk);
+    tracking.unload()?;
+    let verdicts = vec![
+        Verdict::new("the chunk is marked already", Unit::Nanoseconds, &hot, Bar::AtMost(25.0)),
+        Verdict::new("the chunk's first write", Unit::Nanoseconds, &cold, Bar::AtMost(60.0)),
+    ];
+    let series = |label: &str, values| Series::new(label, Unit::Nanoseconds, values);
+    let series = vec![
+        series("request path, net a run: the chunk is marked already", hot),
+        series("request path, net a run: the chunk's first write", cold),
+    ];
+    Ok(Findings { series, verdicts })
+}
+
+/// The net cost in each window of a load; `before` is called before each.
+fn windows(
+    (tracking, empty): (&mut Tracking, &EmptyProgram),
+    load: Fio,
+    before: impl Fn(&mut Tracking),
+) -> Result<Vec<f64>> {
+    sleep(WARM_UP);
+    let began = Instant::now();
+    let mut found = Vec::new();
+    while began.elapsed() + 2 * (WARM_UP + WINDOW) < LOAD {
+        before(tracking);
+        let start = (empty.run_time()?, spent(tracking)?);
+        sleep(WINDOW);
+        let end = (empty.run_time()?, spent(tracking)?);
+        let runs = (end.0.runs - start.0.runs, end.1.runs - start.1.runs);
+        if runs.0 >= RUNS_MIN && runs.1 >= RUNS_MIN {
+            found.push(per_run(start.1, end.1) - per_run(start.0, end.0));
+        }
+    }
+    load.writes_per_second()?;
+    ensure!(!found.is_empty(), "too few writes reach the programs to measure them");
+    Ok(found)
+}
+
+/// What the programs that run at a request's completion have spent.
+fn spent(tracking: &Tracking) -> Result<RunTime> {
+    let programs = tracking.programs()?.into_iter();
+    let on_path = programs.filter(|program| program.name.contains("rq"));
+    let none = RunTime { time: Duration::ZERO, runs: 0 };
+    Ok(on_path.fold(none, |sum, program| RunTime {
+        time: sum.time + program.run_time.time,
+        runs: sum.runs + program.run_time.runs,
+    }))
+}
+
+fn per_run(start: RunTime, end: RunTime) -> f64 {
+    let spent = RunTime { time: end.time - start.time, runs: end.runs - start.runs };
+    spent.nanoseconds_per_run().unwrap_or(f64::NAN)
+}
+
+/// Writes a second with the disk tracked, and with nothing attached.
+fn speeds(pins: &Path, device: &BlockDevice, rounds: Rounds) -> Result<[Vec<f64>; 2]> {
+    let [mut with, mut without] = <[Vec<f64>; 2]>::default();
+    for round in rounds.numbers() {
+        for turn in 0..SHORT_LOADS_A_ROUND {
+            // Who is first takes turns too.
+            if turn % 2 == 0 {
+                with.push(tracked_speed(pins, device)?);
+                without.push(fio(device, LEN, SHORT_LOAD)?.writes_per_second()?);
+            } else {
+                without.push(fio(device, LEN, SHORT_LOAD)?.writes_per_second()?);
+                with.push(tracked_speed(pins, device)?);
+            }
+        }
+        rounds.say(round, &[("tracked", &with), ("not", &without)]);
+    }
+    Ok([with, without])
+}
+
+fn tracked_speed(pins: &Path, device: &BlockDevice) -> Result<f64> {
+    let (mut tracking, _) = Tracking::open_or_load(pins)?;
+    track(&mut tracking, device)?;
+    let mut load = fio(device, LEN, SHORT_LOAD)?;
+    while load.child.try_wait()?.is_none() {
+        sleep(DRAIN_EVERY);
+        tracking.poll_ring(&mut |_| ());
+    }
+    tracking.unload()?;
+    load.writes_per_second()
+}
+
+fn track(tracking: &mut Tracking, device: &BlockDevice) -> Result<TrackedDisk> {
+    let found = device::probe(device.path())?;
+    let slot = tracking.add_disk(&DiskSpec {
+        id: DiskId([7; 16]),
+        generation: Generation([7; 16]),
+        number: found.number,
+        class: found.class,
+        geometry: found.geometry(ChunkSize::DEFAULT)?,
+        sequence: found.sequence,
+    })?;
+    tracking.disk(slot).cloned().context("a disk that was just added")
+}
+
+fn drain(tracking: &mut Tracking, disk: &TrackedDisk) {
+    tracking.poll_ring(&mut |_| ());
+    disk.harvest(&mut |_, _| ());
+    // Nothing is shipped here, so nothing else takes the pending bits away.
+    let pending: Vec<(u64, u64)> = disk.pending().collect();
+    pending.into_iter().for_each(|(word, bits)| disk.drop_pending(word, bits));
+}
+
+/// A run of fio; dropped, it is killed if it still runs.
+struct Fio {
+    child: Child,
+}
+
+/// Random writes of 4 KiB to the first `area` of a disk.
+fn fio(device: &BlockDevice, area: ByteLen, duration: Duration) -> Result<Fio> {
+    let mut command = Command::new("fio");
+    command.args(["--name=bench", "--rw=randwrite", "--bs=4k", "--direct=1", "--norandommap"]);
+    command.args(["--ioengine=io_uring", "--iodepth=32", "--time_based", "--output-format=json"]);
+    command.arg(format!("--filename={}", device.path().display()));
+    command.arg(format!("--size={}", area.0));
+    command.arg(format!("--runtime={}", duration.as_secs()));
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+    Ok(Fio { child: command.spawn().context("starting fio")? })
+}
+
+impl Fio {
+    /// Waits for its end.
+    fn writes_per_second(mut self) -> Result<f64> {
+        let output = self.child.stdout.take().context("the output of fio")?;
+        let report: Value = serde_json::from_reader(output).context("the report of fio")?;
+        ensure!(self.child.wait().context("waiting for fio")?.success(), "fio failed");
+        report["jobs"][0]["write"]["iops"].as_f64().context("fio counted no writes")
+    }
+}
+
+impl Drop for Fio {
+    fn drop(&mut self) {
+        // Both fail only once it has ended and was waited for.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
