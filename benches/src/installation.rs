@@ -8,7 +8,7 @@ use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -19,6 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a status is asked for while something is timed: each answer costs a process, so this
 /// is seldom. What is timed ends with an instant that the agent noted, not with the answer.
 const ASK_EVERY: Duration = Duration::from_millis(200);
+
+/// Without an acknowledgement for as long as this, nothing is going on.
+const STALLED: Duration = Duration::from_secs(15);
 
 /// A target and an agent at work.
 pub(crate) struct Installation {
@@ -110,14 +113,20 @@ impl Installation {
     }
 
     /// Waits until a disk's replica is whole and nothing is left to send, but not longer than
-    /// `limit`.
+    /// `limit`. An error if nothing is acknowledged any more.
     pub(crate) fn watch(&self, name: &str, limit: Duration) -> Result<()> {
-        let began = SystemTime::now();
-        while began.elapsed().is_ok_and(|watched| watched < limit) {
+        let began = Instant::now();
+        let mut advanced = (0, began);
+        while began.elapsed() < limit {
             let disk = self.disk(name)?;
             if disk["state"] == "protected" && is_idle(&disk) {
                 return Ok(());
             }
+            let epochs = disk["sent"]["epochs"].as_u64().unwrap_or(0);
+            if epochs > advanced.0 {
+                advanced = (epochs, Instant::now());
+            }
+            ensure!(advanced.1.elapsed() < STALLED, "replication stands still: {disk}");
             sleep(ASK_EVERY);
         }
         Ok(())

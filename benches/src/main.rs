@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail, ensure};
 use clap::Parser;
 use vm_tests::Rig;
 
@@ -92,14 +92,20 @@ fn run(options: &Options) -> Result<()> {
     let Some(rig) = Rig::start()? else { bail!("there is nothing to measure without devices") };
     let wanted =
         |name: &str| options.only.is_empty() || options.only.iter().any(|only| only == name);
+    let mut failed = Vec::new();
     for benchmark in BENCHMARKS.iter().filter(|benchmark| wanted(benchmark.name)) {
         eprintln!("{}", benchmark.name);
         let rounds = Rounds(options.runs.unwrap_or(benchmark.rounds));
         let measured = (benchmark.measure)(&rig, rounds);
-        let findings = measured.with_context(|| format!("measuring {}", benchmark.name))?;
-        keep(benchmark.name, findings, &options.figures)?;
+        let kept = measured.and_then(|found| keep(benchmark.name, found, &options.figures));
+        if let Err(error) = kept {
+            eprintln!("  failed: {error:#}");
+            failed.push(benchmark.name);
+        }
     }
-    write_report(options)
+    write_report(options)?;
+    ensure!(failed.is_empty(), "not measured: {}", failed.join(", "));
+    Ok(())
 }
 
 fn keep(name: &str, findings: Findings, directory: &Path) -> Result<()> {

@@ -36,7 +36,7 @@ enum Task {
     /// Check formatting, lints and licences.
     Check,
     /// Measure, against other tools where there are any.
-    Bench(Consent),
+    Bench(bench::Wanted),
     /// What continuous integration runs: checks, the demo, all tests.
     Ci(Consent),
 }
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
         Task::Demo(consent) => demo::run(consent),
         Task::Test(consent) => test::run(consent),
         Task::Check => check::run(),
-        Task::Bench(consent) => bench::run(consent),
+        Task::Bench(wanted) => bench::run(&wanted),
         Task::Ci(consent) => ci::run(consent),
     };
     match done {
