@@ -151,7 +151,7 @@ impl Ring {
         }
         if woken {
             self.watching = false;
-            // It was readable, so this neither blocks nor fails.
+            // It never blocks; a failure is the pipe itself broken, which nothing mends.
             let _ = self.sleeper.drain();
         }
     }

@@ -16,6 +16,8 @@ use std::{
     },
 };
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
 #[derive(Debug, Default)]
 struct State {
     notified: AtomicBool,
@@ -38,6 +40,7 @@ pub(crate) struct Sleeper {
 
 pub(crate) fn pair() -> io::Result<(Waker, Sleeper)> {
     let (reader, writer) = io::pipe()?;
+    fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
     let state = Arc::new(State::default());
     let waker = Waker { state: Arc::clone(&state), pipe: Arc::new(writer) };
     Ok((waker, Sleeper { state, pipe: reader }))
@@ -77,9 +80,16 @@ impl Sleeper {
         self.state.asleep.store(false, SeqCst);
     }
 
-    /// Empties the pipe, which is readable.
+    /// Empties the pipe.
+    ///
+    /// It may be empty already. The kernel tells who watches a pipe of a byte only after it has let
+    /// go of the pipe: by then that byte may be gone, read on account of an earlier event, and a
+    /// read that blocks would wait for a waker that believes the reader awake.
     pub(crate) fn drain(&mut self) -> io::Result<()> {
-        self.pipe.read(&mut [0; 64]).map(drop)
+        match self.pipe.read(&mut [0; 64]) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+            read => read.map(drop),
+        }
     }
 }
 
@@ -92,6 +102,7 @@ impl AsFd for Sleeper {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use std::thread;
 
     #[test]
@@ -115,10 +126,23 @@ mod tests {
             done = work.load(SeqCst);
             if done < ROUNDS && sleeper.may_sleep() {
                 // Would hang here for ever if a wake-up were lost.
+                poll(&mut [PollFd::new(sleeper.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)
+                    .unwrap();
                 sleeper.drain().unwrap();
             }
             sleeper.awake();
         }
         drop(producer.join().unwrap());
+    }
+
+    #[test]
+    fn an_empty_pipe_does_not_block() {
+        let (waker, mut sleeper) = pair().unwrap();
+        sleeper.drain().unwrap();
+        assert!(sleeper.may_sleep());
+        waker.wake();
+        sleeper.drain().unwrap();
+        // The event of a byte that an earlier event's read has taken.
+        sleeper.drain().unwrap();
     }
 }
