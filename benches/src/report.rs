@@ -47,11 +47,13 @@ fn tables(records: &[Record]) -> String {
 
 fn write_record(text: &mut String, record: &Record) -> std::fmt::Result {
     let machine = &record.machine;
-    let rounds = record.series.iter().map(|series| series.values.len()).max().unwrap_or(0);
+    let lens = || record.series.iter().map(|series| series.values.len());
+    let (fewest, most) = (lens().min().unwrap_or(0), lens().max().unwrap_or(0));
+    let figures = if fewest == most { most.to_string() } else { format!("{fewest} to {most}") };
     writeln!(text, "## {}\n", record.name)?;
     writeln!(
         text,
-        "{}, {} processors, {} GiB; Linux {}; {}; commit {}; rounds: {rounds}.\n",
+        "{}, {} processors, {} GiB; Linux {}; {}; commit {}; figures a row: {figures}.\n",
         machine.processor,
         machine.processors,
         machine.memory_mebibytes.div_ceil(1024),
