@@ -40,6 +40,11 @@ impl Core {
         // Before the tracker knows, so that no crash in between forgets the gap.
         disk.tracked.fill_pending();
         disk.tracker.handle_gap(reason, now());
+        if disk.gap() == before {
+            // One was open already, and is worked off from the start.
+            disk.sent.gaps += 1;
+            tracing::warn!(DISK = disk.name, REASON = %reason, "another gap: the pass starts over");
+        }
         self.note_gap(id, before);
     }
 
