@@ -92,7 +92,7 @@ const NEEDS: &[Need] = &[
     need!(Demo, Program("lsblk"), "finds disks", "util-linux", "util-linux"),
     need!(Demo, Loader("modprobe"), "loads loop and zram", "kmod", "kmod"),
     need!(Demo, Program("mkfs.ext4"), "makes file systems", "e2fsprogs", "e2fsprogs"),
-    need!(Test, Program("mkfs.xfs"), "makes file systems", "xfsprogs", "xfsprogs"),
+    need!(Demo, Program("mkfs.xfs"), "makes file systems", "xfsprogs", "xfsprogs"),
     need!(Bench, Program("fio"), "makes load", "fio", "fio"),
     need!(Bench, Program("nbdkit"), "is measured against", "nbdkit", "nbdkit"),
     need!(Bench, Program("nbdcopy"), "is measured against", "libnbd-bin", "libnbd"),
