@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
-use nbd::{Export, Limits, Listen, NamedExport, Overlay, RawFile, Server};
+use nbd::{Export, Limits, Listen, Listener, NamedExport, Overlay, RawFile, Server};
 
 fn main() -> Result<()> {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
@@ -23,7 +23,8 @@ fn main() -> Result<()> {
     }
     let name = "disk".to_owned();
     let exports = vec![NamedExport { name, description: image.clone(), export }];
-    let server = Server::start(&Listen::Unix(socket.into()), None, exports, Limits::default())?;
+    let listener = Listener::bind(&Listen::Unix(socket.into()), None)?;
+    let server = Server::start(listener, exports, Limits::default())?;
     eprintln!("nbd+unix:///disk?socket={socket}");
     std::io::stdin().read_to_end(&mut Vec::new())?;
     server.stop();

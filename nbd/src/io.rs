@@ -12,6 +12,6 @@ mod socket;
 mod tls;
 mod work;
 
-pub use listen::{BindError, Listen};
+pub use listen::{BindError, Listen, Listener};
 pub use server::{Limits, NamedExport, Server};
 pub use tls::{Tls, TlsError};

@@ -26,7 +26,7 @@ pub mod request;
 mod sparse;
 
 pub use export::{BLOCK_PREFERRED, Content, Export, Run, Writable, Zeroing};
-pub use io::{BindError, Limits, Listen, NamedExport, Server, Tls, TlsError};
+pub use io::{BindError, Limits, Listen, Listener, NamedExport, Server, Tls, TlsError};
 pub use overlay::{Overlay, OverlayError};
 pub use raw_file::RawFile;
 

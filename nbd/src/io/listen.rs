@@ -1,18 +1,22 @@
 //! Where the server listens, and whom that admits.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr};
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, SockaddrLike as _, SockaddrStorage, UnixAddr,
+};
 use nix::sys::{socket, stat};
 
 use super::socket::Socket;
-use super::tls::{Tls, TlsError};
+use super::tls::Tls;
 
 /// An address for clients.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,6 +25,15 @@ pub enum Listen {
     Unix(PathBuf),
     /// A TCP address. Without TLS only a loopback one.
     Tcp(SocketAddr),
+}
+
+impl fmt::Display for Listen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => path.display().fmt(f),
+            Self::Tcp(address) => address.fmt(f),
+        }
+    }
 }
 
 /// Why the server does not listen.
@@ -46,15 +59,24 @@ pub enum BindError {
         /// Why not.
         source: io::Error,
     },
-    /// TLS can't be started.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
+    /// What was handed over is no socket to listen on.
+    #[error("what was handed over is no listening socket: {0}")]
+    Received(io::Error),
 }
 
-/// A listening socket.
+/// A listening socket, and what its clients have to show.
 #[derive(Debug)]
-pub(super) enum Listener {
-    Unix(UnixListener, SocketFile),
+pub struct Listener {
+    socket: Listening,
+    address: Listen,
+    tls: Option<Tls>,
+    /// The name to remove in the end, where it is ours.
+    _file: Option<SocketFile>,
+}
+
+#[derive(Debug)]
+enum Listening {
+    Unix(UnixListener),
     Tcp(TcpListener),
 }
 
@@ -67,50 +89,77 @@ pub(super) struct SocketFile {
 }
 
 impl Listener {
-    pub(super) fn bind(listen: &Listen, tls: Option<&Tls>) -> Result<Self, BindError> {
-        let failed = |address: String| move |source| BindError::System { address, source };
-        match listen {
+    /// Listens. A Unix socket that a dead server left behind is replaced.
+    pub fn bind(listen: &Listen, tls: Option<Tls>) -> Result<Self, BindError> {
+        let failed = |source| system(listen, source);
+        let (socket, file) = match listen {
             Listen::Unix(path) => {
                 make_way(path)?;
-                let name = path.display().to_string();
-                let (listener, file) = bind_unix(path).map_err(failed(name))?;
-                Ok(Self::Unix(listener, file))
+                let (listener, file) = bind_unix(path).map_err(failed)?;
+                (Listening::Unix(listener), Some(file))
             }
             Listen::Tcp(address) => {
-                if tls.is_none() && !address.ip().is_loopback() {
-                    return Err(BindError::Exposed(*address));
-                }
-                let bound = TcpListener::bind(address).and_then(|listener| {
-                    listener.set_nonblocking(true)?;
-                    Ok(listener)
-                });
-                bound.map(Self::Tcp).map_err(failed(address.to_string()))
+                check_reach(*address, tls.as_ref())?;
+                (Listening::Tcp(TcpListener::bind(address).map_err(failed)?), None)
             }
+        };
+        Self::new(socket, tls, file).map_err(failed)
+    }
+
+    /// A socket that another process has bound and listens on, and that it has handed over. Its
+    /// name is that process's to remove. Without TLS.
+    pub fn received(socket: OwnedFd) -> Result<Self, BindError> {
+        let family = received_family(&socket).map_err(BindError::Received)?;
+        let socket = match family {
+            AddressFamily::Unix => Listening::Unix(UnixListener::from(socket)),
+            AddressFamily::Inet | AddressFamily::Inet6 => Listening::Tcp(TcpListener::from(socket)),
+            _ => return Err(BindError::Received(Errno::EAFNOSUPPORT.into())),
+        };
+        let listener = Self::new(socket, None, None).map_err(BindError::Received)?;
+        if let Listen::Tcp(address) = listener.address {
+            check_reach(address, None)?;
         }
+        Ok(listener)
+    }
+
+    fn new(socket: Listening, tls: Option<Tls>, file: Option<SocketFile>) -> io::Result<Self> {
+        let address = match &socket {
+            Listening::Unix(listener) => {
+                listener.set_nonblocking(true)?;
+                let address = listener.local_addr()?;
+                Listen::Unix(address.as_pathname().unwrap_or(Path::new("")).to_owned())
+            }
+            Listening::Tcp(listener) => {
+                listener.set_nonblocking(true)?;
+                Listen::Tcp(listener.local_addr()?)
+            }
+        };
+        Ok(Self { socket, address, tls, _file: file })
+    }
+
+    /// What clients connect to, with the port that was given where none was asked for.
+    pub fn address(&self) -> &Listen {
+        &self.address
+    }
+
+    pub(super) fn tls(&self) -> Option<&Tls> {
+        self.tls.as_ref()
     }
 
     /// A client that waits, if one does.
     pub(super) fn accept(&self) -> io::Result<Socket> {
-        match self {
-            Self::Unix(listener, _) => Socket::unix(listener.accept()?.0),
-            Self::Tcp(listener) => Socket::tcp(listener.accept()?.0),
-        }
-    }
-
-    /// What clients connect to, with the port that was given where none was asked for.
-    pub(super) fn address(&self) -> io::Result<Listen> {
-        match self {
-            Self::Unix(_, file) => Ok(Listen::Unix(file.path.clone())),
-            Self::Tcp(listener) => listener.local_addr().map(Listen::Tcp),
+        match &self.socket {
+            Listening::Unix(listener) => Socket::unix(listener.accept()?.0),
+            Listening::Tcp(listener) => Socket::tcp(listener.accept()?.0),
         }
     }
 }
 
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        match self {
-            Self::Unix(listener, _) => listener.as_fd(),
-            Self::Tcp(listener) => listener.as_fd(),
+        match &self.socket {
+            Listening::Unix(listener) => listener.as_fd(),
+            Listening::Tcp(listener) => listener.as_fd(),
         }
     }
 }
@@ -126,6 +175,28 @@ impl Drop for SocketFile {
     }
 }
 
+fn system(listen: &Listen, source: io::Error) -> BindError {
+    BindError::System { address: listen.to_string(), source }
+}
+
+fn check_reach(address: SocketAddr, tls: Option<&Tls>) -> Result<(), BindError> {
+    if tls.is_none() && !address.ip().is_loopback() {
+        return Err(BindError::Exposed(address));
+    }
+    Ok(())
+}
+
+/// The family of a stream socket that listens; an error for any other file.
+fn received_family(socket: &OwnedFd) -> io::Result<AddressFamily> {
+    let listens = socket::getsockopt(socket, socket::sockopt::AcceptConn)?;
+    let kind = socket::getsockopt(socket, socket::sockopt::SockType)?;
+    if !listens || kind != SockType::Stream {
+        return Err(Errno::EINVAL.into());
+    }
+    let address = socket::getsockname::<SockaddrStorage>(socket.as_raw_fd())?;
+    address.family().ok_or_else(|| Errno::EAFNOSUPPORT.into())
+}
+
 /// Removes a socket that a dead server has left behind.
 fn make_way(path: &Path) -> Result<(), BindError> {
     let Ok(metadata) = fs::symlink_metadata(path) else { return Ok(()) };
@@ -136,8 +207,7 @@ fn make_way(path: &Path) -> Result<(), BindError> {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
         _ => return Err(BindError::InUse(path.to_owned())),
     }
-    fs::remove_file(path)
-        .map_err(|source| BindError::System { address: path.display().to_string(), source })
+    fs::remove_file(path).map_err(|source| system(&Listen::Unix(path.to_owned()), source))
 }
 
 fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
@@ -145,7 +215,7 @@ fn bind_unix(path: &Path) -> io::Result<(UnixListener, SocketFile)> {
     let socket = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
     // The file gets the mode of the socket, so that there is no moment in which it is wider.
     stat::fchmod(&socket, stat::Mode::S_IRUSR | stat::Mode::S_IWUSR)?;
-    socket::bind(std::os::fd::AsRawFd::as_raw_fd(&socket), &UnixAddr::new(path)?)?;
+    socket::bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
     let metadata = fs::symlink_metadata(path)?;
     let file = SocketFile { path: path.to_owned(), inode: (metadata.dev(), metadata.ino()) };
     socket::listen(&socket, Backlog::new(16)?)?;

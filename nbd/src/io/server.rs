@@ -13,9 +13,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::budget::Budget;
 use super::connection::{self, Shared};
-use super::listen::{BindError, Listen, Listener};
+use super::listen::{Listen, Listener};
 use super::socket::{Socket, is_tick};
-use super::tls::Tls;
 use crate::PAYLOAD_MAX;
 use crate::export::Export;
 use crate::negotiation::Offer;
@@ -76,27 +75,25 @@ pub struct Server {
 }
 
 impl Server {
-    /// Listens, and serves `exports` from then on.
+    /// Serves `exports` to whoever comes to `listener`, from now on. The error is one of the
+    /// system, which has no thread or descriptor left.
     pub fn start(
-        listen: &Listen,
-        tls: Option<Tls>,
+        listener: Listener,
         exports: Vec<NamedExport>,
         limits: Limits,
-    ) -> Result<Self, BindError> {
-        let failed = |source| BindError::System { address: format!("{listen:?}"), source };
-        let listener = Listener::bind(listen, tls.as_ref())?;
-        let address = listener.address().map_err(failed)?;
+    ) -> io::Result<Self> {
+        let address = listener.address().clone();
+        let tls = listener.tls().cloned();
         let offers = exports
             .iter()
             .map(|named| Offer::new(&named.name, &named.description, &named.export))
             .collect();
         let budget = Budget::new(limits.memory.max(PAYLOAD_MAX.into()));
         let shared = Arc::new(Shared { exports, offers, tls, limits, budget });
-        let (stop, stopped) = UnixStream::pair().map_err(failed)?;
+        let (stop, stopped) = UnixStream::pair()?;
         let accepting = Builder::new()
             .name("nbd-accept".into())
-            .spawn(move || accept_all(&listener, &stopped, &shared))
-            .map_err(failed)?;
+            .spawn(move || accept_all(&listener, &stopped, &shared))?;
         Ok(Self { address, stop, accepting: Some(accepting) })
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use nbd::{Limits, Listen, Server};
+use nbd::{Limits, Listen, Listener, Server};
 
 use crate::rig::{LEN, Rig, named, run, shell, text};
 
@@ -138,7 +138,8 @@ fn loopback_serves_as_well_and_several_exports_have_their_names() {
     second.name = "vdb@latest".into();
     let listen = Listen::Tcp("127.0.0.1:0".parse().unwrap());
     let exports = vec![named(rig.raw()), second];
-    let server = Server::start(&listen, None, exports, Limits::default()).unwrap();
+    let listener = Listener::bind(&listen, None).unwrap();
+    let server = Server::start(listener, exports, Limits::default()).unwrap();
     let Listen::Tcp(address) = server.address() else { panic!("{server:?}") };
     let uri = format!("nbd://{address}/vdb%40latest");
     run("qemu-img", &["compare", "-f", "raw", "-F", "raw", &uri, text(&rig.image)]);

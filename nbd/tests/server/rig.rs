@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use nbd::{Export, Limits, Listen, NamedExport, Overlay, RawFile, Server};
+use nbd::{Export, Limits, Listen, Listener, NamedExport, Overlay, RawFile, Server};
 use tempfile::TempDir;
 
 /// Length of the image: not a multiple of any block but a sector.
@@ -55,7 +55,8 @@ impl Rig {
     pub(crate) fn serve_export(&self, export: Arc<dyn Export>, limits: Limits) -> Served {
         let socket = self.path("nbd.sock");
         let exports = vec![named(export)];
-        let server = Server::start(&Listen::Unix(socket.clone()), None, exports, limits).unwrap();
+        let listener = Listener::bind(&Listen::Unix(socket.clone()), None).unwrap();
+        let server = Server::start(listener, exports, limits).unwrap();
         Served { server, socket }
     }
 

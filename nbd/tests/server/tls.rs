@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use nbd::{Limits, Listen, Server, Tls};
+use nbd::{Limits, Listen, Listener, Server, Tls};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
 use crate::rig::{Rig, attempt, named, run, text};
@@ -38,7 +38,8 @@ fn with_certificates_on_both_sides_any_address_will_do() {
     make_certificates(&ours);
     let listen = Listen::Tcp("0.0.0.0:0".parse().unwrap());
     let exports = vec![named(rig.raw())];
-    let server = Server::start(&listen, Some(tls(&ours)), exports, Limits::default()).unwrap();
+    let listener = Listener::bind(&listen, Some(tls(&ours))).unwrap();
+    let server = Server::start(listener, exports, Limits::default()).unwrap();
     let Listen::Tcp(address) = server.address() else { panic!("{server:?}") };
     let port = address.port();
     let uri = |certificates: &Path| {
