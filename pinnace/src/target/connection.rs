@@ -19,8 +19,9 @@ use wire::session::{StreamEnd, StreamId, TargetAction, TargetConfig, TargetSessi
 use wire::{CheckedFrame, CloseCode, FrameDecoder, FrameError, Reason};
 
 use super::assignments::Assignments;
-use super::epoch::{EpochResult, EpochWriter};
+use super::epoch::{EpochResult, EpochWriter, Helpers};
 use super::opening;
+use super::retention::Retention;
 use crate::causes::with_causes;
 
 /// What of one disk's frames may be on the way or waiting to be written.
@@ -63,6 +64,7 @@ pub(super) struct Holdings {
     pub(super) assignments: Assignments,
     /// A disk larger than this is refused.
     pub(super) disk_size_max: ByteLen,
+    pub(super) retention: Retention,
 }
 
 /// A connection at work.
@@ -162,7 +164,7 @@ impl Peer {
             TargetAction::BeginEpoch { disk, epoch, kind, follows } => {
                 if let Some(open) = self.disks.get(&disk) {
                     let link = wire::EpochLink { kind, epoch, follows };
-                    let writer = EpochWriter::new(open.clone(), link, self.reports.0.clone());
+                    let writer = EpochWriter::new(open.clone(), link, self.helpers());
                     self.epochs.insert((disk, epoch), writer);
                 }
             }
@@ -242,6 +244,10 @@ impl Peer {
             }
             Report::Closed(disk) => self.session.handle_disk_closed(disk),
         }
+    }
+
+    fn helpers(&self) -> Helpers {
+        Helpers { reports: self.reports.0.clone(), retention: self.holdings.retention.clone() }
     }
 
     fn open_disk(&mut self, open: OpenDisk) {
