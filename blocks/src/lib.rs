@@ -13,6 +13,7 @@ mod extent;
 mod geometry;
 mod identity;
 mod mark;
+mod mutant;
 mod sealed;
 mod unit;
 
@@ -23,5 +24,6 @@ pub use extent::{ChunkRange, Extent};
 pub use geometry::{Geometry, GeometryError};
 pub use identity::{DiskId, Generation, MachineId, ParseIdentityError};
 pub use mark::{Mark, MarkKind, Slot};
+pub use mutant::Mutant;
 pub use sealed::{CompareEpoch, DeltaEpoch, SealedEpoch, SeedEpoch};
 pub use unit::{ByteLen, ChunkIndex, ChunkSize, ChunkSizeError, MonotonicNs, SECTOR_SIZE, Sector};

@@ -1,0 +1,78 @@
+//! `sim`: runs seeds, replays one, or shows that deliberate mistakes are noticed.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use sim::{Keep, OnFailure};
+
+#[derive(Parser)]
+#[command(name = "sim", about = "Deterministic simulation of the whole pipeline")]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Replay one seed.
+    Run {
+        /// The seed.
+        #[arg(long)]
+        seed: u64,
+        /// Print everything that happened.
+        #[arg(long)]
+        trace: bool,
+    },
+    /// Run many seeds on all processors.
+    Seeds {
+        /// How many.
+        #[arg(long, default_value_t = 5000)]
+        seeds: u64,
+        /// The first.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// End at the first failure.
+        #[arg(long)]
+        stop: bool,
+    },
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run { seed, trace } => replay(seed, trace),
+        Command::Seeds { seeds, from, stop } => many(from..from + seeds, stop),
+    }
+}
+
+fn replay(seed: u64, trace: bool) -> ExitCode {
+    let outcome = sim::run(seed, if trace { Keep::Lines } else { Keep::Hash });
+    outcome.lines.iter().for_each(|line| println!("{line}"));
+    println!(
+        "seed {seed}: {} events, {} replicas checked, faults: {}, trace {:016x}",
+        outcome.events,
+        outcome.replicas_checked,
+        outcome.faults.join(", "),
+        outcome.hash
+    );
+    match outcome.failure {
+        None => ExitCode::SUCCESS,
+        Some(failure) => {
+            println!("FAILED: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn many(seeds: std::ops::Range<u64>, stop: bool) -> ExitCode {
+    let on_failure = if stop { OnFailure::Stop } else { OnFailure::GoOn };
+    let summary = sim::run_many(seeds, None, on_failure);
+    println!(
+        "{} runs, {} events, {} replicas checked",
+        summary.runs, summary.events, summary.replicas_checked
+    );
+    summary.faults.iter().for_each(|(fault, count)| println!("  {count:>8} {fault}"));
+    for (seed, failure) in &summary.failed {
+        println!("seed {seed} FAILED: {failure}");
+    }
+    if summary.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
