@@ -34,12 +34,15 @@ pub(crate) struct SimDisk {
     unflushed: Vec<(WriteId, usize, Content)>,
     has_cache: bool,
     in_flight: BTreeMap<WriteId, InFlight>,
+    /// Done, and the application not told yet.
+    untold: BTreeMap<WriteId, Extent>,
 }
 
 impl SimDisk {
     pub(crate) fn new(content: Vec<Content>, has_cache: bool) -> Self {
         let durable = content.clone();
-        Self { seen: content, durable, unflushed: Vec::new(), has_cache, in_flight: BTreeMap::new() }
+        let (in_flight, untold) = (BTreeMap::new(), BTreeMap::new());
+        Self { seen: content, durable, unflushed: Vec::new(), has_cache, in_flight, untold }
     }
 
     /// What a read sees of every sector.
@@ -51,9 +54,10 @@ impl SimDisk {
         self.in_flight.is_empty()
     }
 
-    /// Whether a write in flight touches a sector.
+    /// Whether a write that was not acknowledged touches a sector.
     pub(crate) fn is_changing(&self, sector: usize) -> bool {
-        self.in_flight.values().any(|write| sectors(write.extent).contains(&sector))
+        let in_flight = self.in_flight.values().map(|write| write.extent);
+        in_flight.chain(self.untold.values().copied()).any(|it| sectors(it).contains(&sector))
     }
 
     /// Fills `buffer` with what the extent holds now.
@@ -81,10 +85,17 @@ impl SimDisk {
     /// The disk says that a write is done.
     pub(crate) fn complete(&mut self, id: WriteId) {
         self.apply(id, usize::MAX);
-        self.in_flight.remove(&id);
+        if let Some(write) = self.in_flight.remove(&id) {
+            self.untold.insert(id, write.extent);
+        }
         if !self.has_cache {
             self.settle(|write, _| write == id);
         }
+    }
+
+    /// The application is told.
+    pub(crate) fn acknowledge(&mut self, id: WriteId) {
+        self.untold.remove(&id);
     }
 
     /// A flush: everything completed so far survives from now on.

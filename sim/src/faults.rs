@@ -43,7 +43,7 @@ impl Fault {
     /// three crashes, and at least three faults of different kinds.
     pub(crate) fn draw(rng: &mut Rng, active: u64) -> Vec<(u64, Self)> {
         let mut faults = Vec::new();
-        let mut when = |rng: &mut Rng| rng.between(S / 20, active);
+        let when = |rng: &mut Rng| rng.between(S / 20, active);
         for _ in 0..rng.between(1, 4) {
             faults.push((when(rng), Self::crash(rng)));
         }

@@ -73,6 +73,7 @@ impl World {
                 Class::Bio => kernel.see_completion(&request, now),
             }
         }
+        source.disk.acknowledge(write);
         source.history_mut().complete(write, step);
         if self.rng.chance(100) {
             source.disk.flush();

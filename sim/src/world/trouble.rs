@@ -128,6 +128,7 @@ impl World {
         let write = source.history_mut().issue(request, issued);
         source.disk.issue(write, extent, content);
         source.disk.complete(write);
+        source.disk.acknowledge(write);
         source.history_mut().complete(write, done);
         if let Some(kernel) = &mut source.kernel {
             kernel.taint(Taint::Passthrough);
