@@ -14,6 +14,7 @@ mod geometry;
 mod identity;
 mod mark;
 mod mutant;
+mod point;
 mod sealed;
 mod unit;
 
@@ -22,8 +23,9 @@ pub use coverage::{Coverage, GapReason, Taint, TaintSet};
 pub use epoch::{Epoch, EpochKind};
 pub use extent::{ChunkRange, Extent};
 pub use geometry::{Geometry, GeometryError};
-pub use identity::{DiskId, Generation, MachineId, ParseIdentityError};
+pub use identity::{DiskId, Generation, MachineId, ParseIdentityError, PointId};
 pub use mark::{Mark, MarkKind, Slot};
 pub use mutant::Mutant;
+pub use point::{Consistency, CutMethod, CutTime, PointRecord};
 pub use sealed::{CompareEpoch, DeltaEpoch, SealedEpoch, SeedEpoch};
 pub use unit::{ByteLen, ChunkIndex, ChunkSize, ChunkSizeError, MonotonicNs, SECTOR_SIZE, Sector};

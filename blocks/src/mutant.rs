@@ -25,21 +25,25 @@ pub enum Mutant {
     AckBeforeSync,
     /// The catalogue is flipped before the delta has its name durably.
     FlipBeforeName,
-    /// An epoch becomes durable on top of another one than it was built on.
-    OutOfOrder,
+    /// A flip of the catalogue is not synced.
+    FlipNotSynced,
+    /// The newest pending delta is folded first.
+    FoldedOutOfOrder,
     /// The base is not synced before the catalogue says that a delta is in it.
     FoldNotSynced,
     /// A sealer gives a nonce twice.
     NonceReused,
     /// A comparison trusts hashes of a base into which not all deltas are folded.
     StaleHashes,
-    /// A gap that opens while nothing is connected is forgotten at the next session.
+    /// A gap that is open when a session opens is forgotten.
     GapForgotten,
+    /// A pass is over once it has met the end of the disk, whatever was marked behind it.
+    PassEndsEarly,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::ClearedAfterRead,
         Self::PendingNotKept,
         Self::DiscardIgnored,
@@ -49,11 +53,13 @@ impl Mutant {
         Self::DeficitIgnored,
         Self::AckBeforeSync,
         Self::FlipBeforeName,
-        Self::OutOfOrder,
+        Self::FlipNotSynced,
+        Self::FoldedOutOfOrder,
         Self::FoldNotSynced,
         Self::NonceReused,
         Self::StaleHashes,
         Self::GapForgotten,
+        Self::PassEndsEarly,
     ];
 
     /// Whether this thread is to make the mistake.

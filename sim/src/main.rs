@@ -35,12 +35,21 @@ enum Command {
         #[arg(long)]
         stop: bool,
     },
+    /// Make each deliberate mistake in turn, and show at which seed it was noticed.
+    #[cfg(feature = "mutants")]
+    Mutants {
+        /// Seeds after which a mistake counts as unnoticed.
+        #[arg(long, default_value_t = 1000)]
+        seeds: u64,
+    },
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run { seed, trace } => replay(seed, trace),
         Command::Seeds { seeds, from, stop } => many(from..from + seeds, stop),
+        #[cfg(feature = "mutants")]
+        Command::Mutants { seeds } => mutants(seeds),
     }
 }
 
@@ -75,4 +84,20 @@ fn many(seeds: std::ops::Range<u64>, stop: bool) -> ExitCode {
         println!("seed {seed} FAILED: {failure}");
     }
     if summary.failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+#[cfg(feature = "mutants")]
+fn mutants(seeds: u64) -> ExitCode {
+    let mut unnoticed = 0;
+    for mutant in blocks::Mutant::ALL {
+        let summary = sim::run_many(0..seeds, Some(mutant), OnFailure::Stop);
+        let name = format!("{mutant:?}");
+        if let Some((seed, failure)) = summary.failed.first_key_value() {
+            println!("{name:<22} noticed at seed {seed:>4}: {failure}");
+        } else {
+            unnoticed += 1;
+            println!("{name:<22} NOT NOTICED in {seeds} seeds");
+        }
+    }
+    if unnoticed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

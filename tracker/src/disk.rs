@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use blocks::{
     Bitmap, ByteLen, ChunkIndex, Coverage, Epoch, GapReason, Geometry, Mark, MonotonicNs,
-    SealedEpoch,
+    Mutant, SealedEpoch,
 };
 
 use crate::start::Start;
@@ -158,7 +158,9 @@ impl DiskTracker {
             let since = self.last_harvest;
             self.note_dirty(if since == MonotonicNs(0) { harvest.started } else { since });
         }
-        self.active.union_with(&harvest.chunks);
+        if !Mutant::RingOverflowIgnored.is_on() {
+            self.active.union_with(&harvest.chunks);
+        }
         self.last_harvest = self.last_harvest.max(harvest.started);
         self.sweep_due = false;
     }
@@ -193,7 +195,8 @@ impl DiskTracker {
         }
         let coverage = self.coverage;
         let chunks = self.take_due(policy);
-        let completes = self.active.is_empty();
+        let completes = self.active.is_empty()
+            || (Mutant::PassEndsEarly.is_on() && self.cursor.is_none());
         if completes {
             self.coverage = Coverage::Complete;
             self.cursor = None;
@@ -222,7 +225,9 @@ impl DiskTracker {
     /// in flight was to close is open again.
     pub fn handle_abort(&mut self) {
         while let Some(flight) = self.in_flight.pop_back() {
-            self.active.union_with(&flight.chunks);
+            if !Mutant::AbortForgets.is_on() {
+                self.active.union_with(&flight.chunks);
+            }
             if flight.coverage != Coverage::Complete {
                 self.coverage = flight.coverage;
                 let first = flight.chunks.runs().next().map(|run| run.start);
@@ -247,7 +252,9 @@ impl DiskTracker {
             }
             // The agent died before it saw the seed acknowledged. Tracking went on, so what is
             // still outstanding is all there is.
-            (Coverage::Gap(GapReason::NeverReplicated), Replica::Follows) => {
+            (Coverage::Gap(reason), Replica::Follows)
+                if reason == GapReason::NeverReplicated || Mutant::GapForgotten.is_on() =>
+            {
                 self.coverage = Coverage::Complete;
                 self.cursor = None;
             }

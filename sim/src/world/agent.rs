@@ -211,6 +211,11 @@ impl World {
         );
         let (boot, unseen) = (self.machine.boot, self.machine.disks[disk].unseen);
         self.checks.sealed(disk, &sealed, sealed_at, boot, unseen);
+        if Mutant::PendingDroppedAtSeal.is_on()
+            && let Some(kernel) = &mut self.machine.disks[disk].kernel
+        {
+            kernel.drop_pending(sealed.chunks());
+        }
         self.begin_shipment(disk, sealed, follows);
         self.note_gap(disk, before);
     }
