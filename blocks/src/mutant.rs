@@ -35,8 +35,8 @@ pub enum Mutant {
     NonceReused,
     /// A comparison trusts hashes of a base into which not all deltas are folded.
     StaleHashes,
-    /// A gap that is open when a session opens is forgotten.
-    GapForgotten,
+    /// After an unclean stop of the machine tracking goes on as if nothing had been missed.
+    UncleanStopIgnored,
     /// A pass is over once it has met the end of the disk, whatever was marked behind it.
     PassEndsEarly,
 }
@@ -58,7 +58,7 @@ impl Mutant {
         Self::FoldNotSynced,
         Self::NonceReused,
         Self::StaleHashes,
-        Self::GapForgotten,
+        Self::UncleanStopIgnored,
         Self::PassEndsEarly,
     ];
 

@@ -30,6 +30,10 @@ pub(crate) struct Scenario {
     pub(crate) network: Quality,
     /// The longest pause between two writes of a stream, in nanoseconds.
     pub(crate) pause_max: u64,
+    /// From when to when the applications rest, so that the cross-check finds a quiet moment.
+    pub(crate) quiet: (u64, u64),
+    /// The longest time until a delta is folded, in nanoseconds.
+    pub(crate) fold_max: u64,
     /// The longest time a write takes, in nanoseconds.
     pub(crate) latency_max: u64,
     /// Between two epochs, in nanoseconds.
@@ -48,6 +52,7 @@ impl Scenario {
     pub(crate) fn of_seed(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let active = rng.between(2 * S, 5 * S);
+        let quiet_from = rng.between(S / 5, S);
         let disks = 1 + rng.below(2);
         let streams = u32::try_from(rng.between(1, 5)).expect("a few");
         Self {
@@ -58,7 +63,9 @@ impl Scenario {
                 per_byte: *rng.pick(&[1, 20, 200]),
                 piece_max: *rng.pick(&[500, 9_000, 64_000]),
             },
-            pause_max: *rng.pick(&[2 * MS, 20 * MS, 60 * MS]),
+            pause_max: *rng.pick(&[4 * MS, 20 * MS, 80 * MS]),
+            quiet: (quiet_from, quiet_from + *rng.pick(&[0, 1400 * MS, 1800 * MS])),
+            fold_max: *rng.pick(&[4 * MS, 4 * MS, 700 * MS]),
             latency_max: *rng.pick(&[100 * US, MS, 12 * MS]),
             interval: *rng.pick(&[40 * MS, 150 * MS, 600 * MS]),
             segment: ByteLen(*rng.pick(&[64 << 10, 128 << 10, 1 << 20])),

@@ -95,6 +95,8 @@ pub(crate) struct World {
     pub(crate) target: Target,
     pub(crate) target_still_until: u64,
     pub(crate) checks: Checks,
+    /// When the run began, on its clock.
+    pub(crate) began: u64,
     pub(crate) healed_at: Option<u64>,
     pub(crate) finished: bool,
 }
@@ -128,9 +130,11 @@ impl World {
             target: Target::new(),
             target_still_until: 0,
             checks,
+            began: 0,
             healed_at: None,
             finished: false,
         };
+        world.began = world.clock.now();
         world.begin();
         world
     }

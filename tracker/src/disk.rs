@@ -108,6 +108,9 @@ impl DiskTracker {
     /// A tracker of a disk of this geometry, with what `start` found.
     pub fn new(geometry: Geometry, start: Start, now: MonotonicNs) -> Self {
         let (active, coverage, acked) = match start {
+            Start::Gap(GapReason::UncleanStop) if Mutant::UncleanStopIgnored.is_on() => {
+                (Bitmap::new(geometry.chunks()), Coverage::Complete, Epoch::NONE)
+            }
             Start::Gap(reason) => {
                 (Bitmap::full(geometry.chunks()), Coverage::Gap(reason), Epoch::NONE)
             }
@@ -252,9 +255,7 @@ impl DiskTracker {
             }
             // The agent died before it saw the seed acknowledged. Tracking went on, so what is
             // still outstanding is all there is.
-            (Coverage::Gap(reason), Replica::Follows)
-                if reason == GapReason::NeverReplicated || Mutant::GapForgotten.is_on() =>
-            {
+            (Coverage::Gap(GapReason::NeverReplicated), Replica::Follows) => {
                 self.coverage = Coverage::Complete;
                 self.cursor = None;
             }

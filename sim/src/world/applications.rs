@@ -80,8 +80,16 @@ impl World {
         }
         note!(self, "disk {disk}: write {} acknowledged", write.0);
         let boot = self.machine.boot;
-        let pause = self.rng.spread(US, self.scenario.pause_max);
-        self.clock.after(pause, Event::Issue { boot, stream });
+        let (pause_max, (quiet_from, quiet_until)) = (self.scenario.pause_max, self.scenario.quiet);
+        let pause = match self.rng.chance(100) {
+            true => self.rng.below(20 * US),
+            false => self.rng.between(pause_max / 8, pause_max),
+        };
+        let mut next = now + pause;
+        if (self.began + quiet_from..self.began + quiet_until).contains(&next) {
+            next = self.began + quiet_until + pause;
+        }
+        self.clock.at(next, Event::Issue { boot, stream });
     }
 
     /// While somebody sweeps the bitmap, writes may complete.

@@ -48,7 +48,7 @@ impl World {
                         let disk = Machine::index_of(writer.disk.id());
                         self.check_replica(disk, ReplicaAs::Committed(durable.state));
                         self.report(id, Ok(()));
-                        self.step_again(id);
+                        self.step_within(id, self.scenario.fold_max);
                     }
                     Err(error) => self.failed(id, incoming_code(&error), error.to_string()),
                 },
@@ -77,7 +77,11 @@ impl World {
     }
 
     fn step_again(&mut self, id: WriterId) {
-        let delay = self.rng.spread(US, 4 * MS);
+        self.step_within(id, 4 * MS);
+    }
+
+    fn step_within(&mut self, id: WriterId, longest: u64) {
+        let delay = self.rng.spread(US, longest);
         let life = self.target.life;
         self.clock.after(delay, Event::Write { life, writer: id });
     }
