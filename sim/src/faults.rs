@@ -34,8 +34,8 @@ pub(crate) enum Fault {
     Passthrough,
     /// The source machine is suspended: all its clocks leap.
     Leap { by: u64 },
-    /// The agent can't read the disk, once.
-    ReadError,
+    /// The agent can't read the disk, once, after so many reads.
+    ReadError { reads: u64 },
 }
 
 impl Fault {
@@ -50,7 +50,9 @@ impl Fault {
         let mut kinds: Vec<u64> = (0..9).collect();
         for _ in 0..rng.between(3, 7) {
             let kind = kinds.swap_remove(rng.index(kinds.len()));
-            faults.push((when(rng), Self::of_kind(kind, rng)));
+            // Much is decided at the beginning, during the first copy.
+            let at = if rng.chance(250) { rng.spread(MS, S / 4) } else { when(rng) };
+            faults.push((at, Self::of_kind(kind, rng)));
         }
         faults.sort_by_key(|(at, _)| *at);
         faults
@@ -83,7 +85,7 @@ impl Fault {
             6 => Self::MissedCompletion,
             7 => Self::Passthrough,
             _ if rng.chance(500) => Self::Leap { by: rng.spread(MS, 100 * S) },
-            _ => Self::ReadError,
+            _ => Self::ReadError { reads: rng.below(8) },
         }
     }
 
@@ -102,7 +104,7 @@ impl Fault {
             Self::MissedCompletion => "missed completion",
             Self::Passthrough => "passthrough",
             Self::Leap { .. } => "leap of time",
-            Self::ReadError => "read error",
+            Self::ReadError { .. } => "read error",
         }
     }
 }

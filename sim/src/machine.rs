@@ -36,8 +36,8 @@ pub(crate) struct SourceDisk {
     pub(crate) unseen: bool,
     /// The programs are to miss the next completion.
     pub(crate) misses_next: bool,
-    /// Reading it fails, once.
-    pub(crate) read_fails: bool,
+    /// Reading it fails, once, after so many more reads.
+    pub(crate) read_fails_after: Option<u64>,
 }
 
 /// An application that writes to all disks, one write at a time.
@@ -87,7 +87,7 @@ impl SourceDisk {
             histories: vec![History::new(content, began)],
             unseen: false,
             misses_next: false,
-            read_fails: false,
+            read_fails_after: None,
         }
     }
 
@@ -118,12 +118,27 @@ impl SourceDisk {
         self.kernel.as_ref().map_or(Epoch::NONE, |kernel| kernel.acked)
     }
 
+    /// Whether a read that happens now fails.
+    pub(crate) fn fails_this_read(&mut self) -> bool {
+        match self.read_fails_after {
+            Some(0) => {
+                self.read_fails_after = None;
+                true
+            }
+            Some(reads) => {
+                self.read_fails_after = Some(reads - 1);
+                false
+            }
+            None => false,
+        }
+    }
+
     /// The power is gone, and comes back.
     pub(crate) fn lose_power(&mut self, rng: &mut Rng, now: Step) {
         self.disk = self.disk.after_power_loss(rng);
         self.histories.push(History::new(self.disk.content().to_vec(), now));
         self.kernel = None;
-        (self.misses_next, self.read_fails) = (false, false);
+        (self.misses_next, self.read_fails_after) = (false, None);
     }
 }
 

@@ -40,9 +40,9 @@ impl World {
             Fault::MissedCompletion => self.miss_next(),
             Fault::Passthrough => self.pass_through(),
             Fault::Leap { by } => self.clock.leap(by),
-            Fault::ReadError => {
+            Fault::ReadError { reads } => {
                 let disk = self.rng.index(self.machine.disks.len());
-                self.machine.disks[disk].read_fails = true;
+                self.machine.disks[disk].read_fails_after = Some(reads);
             }
         }
     }
