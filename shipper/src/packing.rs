@@ -89,7 +89,8 @@ impl Packing {
     pub fn blocks(&self) -> Option<BlockRange> {
         let blocks = || self.open.iter().flat_map(blocks_of);
         let (first, last) = (blocks().next()?, blocks().last()?);
-        let count = u32::try_from(last + 1 - first).expect("a batch reads at most 16 blocks at once");
+        let count =
+            u32::try_from(last + 1 - first).expect("a batch reads at most 16 blocks at once");
         Some(BlockRange { first, count })
     }
 
@@ -121,7 +122,8 @@ impl Packing {
             return Ok(frames);
         }
         frames.extend(self.flush_zeroes()?);
-        let (codec, payload) = match self.packer.pack(gather(buffer, &sorted), Effort::Level(LEVEL)) {
+        let (codec, payload) = match self.packer.pack(gather(buffer, &sorted), Effort::Level(LEVEL))
+        {
             Packed::Raw(data) => (Codec::Raw, data),
             Packed::Zstd(packed) => (Codec::Zstd, packed),
         };

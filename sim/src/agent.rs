@@ -15,7 +15,10 @@ use shipper::{BlockHash, Packing, plan::Batch};
 use tracker::{CrossCheck, DiskTracker};
 use wire::{Sealer, SourceSession, message::RequestId};
 
-use crate::{clock::{MS, S}, network::ConnectionId};
+use crate::{
+    clock::{MS, S},
+    network::ConnectionId,
+};
 
 /// The first pause before another connection is tried, and the longest.
 pub(crate) const FIRST_PAUSE: u64 = 250 * MS;

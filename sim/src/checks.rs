@@ -210,7 +210,9 @@ impl World {
             return Err(format!("epoch {} was durable before", of_disk.at));
         }
         of_disk.advance(durable)?;
-        if matches!(occasion, ReplicaAs::Committed(_)) || state.completeness != Completeness::Follows {
+        if matches!(occasion, ReplicaAs::Committed(_))
+            || state.completeness != Completeness::Follows
+        {
             return Ok(());
         }
         self.check_base(disk, durable)?;
@@ -225,12 +227,14 @@ impl World {
         let sealed = of_disk.sealed.get(&durable);
         let history = sealed.map(|sealed| &self.machine.disks[disk].histories[sealed.boot]);
         for (sector, expected) in of_disk.expected.iter().enumerate() {
-            let bytes = base.get(sector * SECTOR..(sector + 1) * SECTOR).ok_or("the base is short")?;
+            let bytes =
+                base.get(sector * SECTOR..(sector + 1) * SECTOR).ok_or("the base is short")?;
             let found = Content::decode(sector as u64, bytes)
                 .ok_or_else(|| format!("sector {sector} holds no content of this disk"))?;
             if found != *expected {
                 return Err(format!(
-                    "sector {sector} holds {:x} instead of {:x}", found.0, expected.0
+                    "sector {sector} holds {:x} instead of {:x}",
+                    found.0, expected.0
                 ));
             }
             let (Some(sealed), Some(history)) = (sealed, history) else { continue };
@@ -239,7 +243,10 @@ impl World {
                 return Err(format!(
                     "{:?} epoch {durable}: sector {sector} holds {:x}, which was overwritten before \
                      the seal (step {}); the newest write is {newest:?}; it held it once: {}",
-                    sealed.kind, found.0, sealed.at.0, history.ever(sector, found)
+                    sealed.kind,
+                    found.0,
+                    sealed.at.0,
+                    history.ever(sector, found)
                 ));
             }
         }
@@ -261,7 +268,8 @@ impl World {
             if seen != held && !kernel.remembers(chunk) && !source.disk.is_changing(sector) {
                 return Err(format!(
                     "sector {sector} holds {:x} at the source and {:x} here, and is neither dirty \
-                     nor pending", seen.0, held.0
+                     nor pending",
+                    seen.0, held.0
                 ));
             }
         }

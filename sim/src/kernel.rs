@@ -7,7 +7,9 @@
 
 use std::collections::VecDeque;
 
-use blocks::{Bitmap, ChunkIndex, Epoch, Geometry, Mark, MonotonicNs, Mutant, Slot, Taint, TaintSet};
+use blocks::{
+    Bitmap, ChunkIndex, Epoch, Geometry, Mark, MonotonicNs, Mutant, Slot, Taint, TaintSet,
+};
 
 use crate::history::Request;
 

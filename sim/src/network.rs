@@ -107,7 +107,8 @@ impl Network {
                     while !rest.is_empty() {
                         let most = rest.len().min(self.quality.piece_max);
                         // Whole frames and cut ones.
-                        let len = if self.rng.chance(500) { most } else { 1 + self.rng.index(most) };
+                        let len =
+                            if self.rng.chance(500) { most } else { 1 + self.rng.index(most) };
                         put(Arrival::Bytes(rest.split_to(len)), len, &mut self.rng);
                     }
                 }

@@ -179,7 +179,10 @@ impl World {
             Event::Told { boot, disk, write, stream } if boot == self.machine.boot => {
                 self.tell(disk, write, stream);
             }
-            Event::Issue { .. } | Event::Medium { .. } | Event::Finish { .. } | Event::Told { .. } => {}
+            Event::Issue { .. }
+            | Event::Medium { .. }
+            | Event::Finish { .. }
+            | Event::Told { .. } => {}
             Event::Fault(index) => self.go_wrong(index),
             Event::StartAgent => self.start_agent(),
             Event::StartMachine => self.start_machine(),

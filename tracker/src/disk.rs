@@ -20,8 +20,8 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use blocks::{
-    Bitmap, ByteLen, ChunkIndex, Coverage, Epoch, GapReason, Geometry, Mark, MonotonicNs,
-    Mutant, SealedEpoch,
+    Bitmap, ByteLen, ChunkIndex, Coverage, Epoch, GapReason, Geometry, Mark, MonotonicNs, Mutant,
+    SealedEpoch,
 };
 
 use crate::start::Start;
@@ -198,8 +198,8 @@ impl DiskTracker {
         }
         let coverage = self.coverage;
         let chunks = self.take_due(policy);
-        let completes = self.active.is_empty()
-            || (Mutant::PassEndsEarly.is_on() && self.cursor.is_none());
+        let completes =
+            self.active.is_empty() || (Mutant::PassEndsEarly.is_on() && self.cursor.is_none());
         if completes {
             self.coverage = Coverage::Complete;
             self.cursor = None;
@@ -217,8 +217,11 @@ impl DiskTracker {
         let mut released = Bitmap::new(self.geometry.chunks());
         while let Some(flight) = self.in_flight.pop_front_if(|flight| flight.epoch <= epoch) {
             released.union_with(&flight.chunks);
-            self.acked = flight.epoch;
         }
+        // An epoch may have been aborted with a later one that failed, and be durable after all.
+        // Its chunks are dirty again, but the next epoch must build on it.
+        self.acked = self.acked.max(epoch);
+        self.next_epoch = self.next_epoch.max(epoch.next());
         released.subtract(&self.active);
         self.in_flight.iter().for_each(|flight| released.subtract(&flight.chunks));
         released

@@ -1,7 +1,9 @@
 //! The agent's core, as `pinnace/src/agent/core` drives it: taking disks up, looking around,
 //! sealing what is due, keeping gaps on record.
 
-use blocks::{Bitmap, Coverage, Epoch, GapReason, Generation, MachineId, MonotonicNs, Mutant, Slot};
+use blocks::{
+    Bitmap, Coverage, Epoch, GapReason, Generation, MachineId, MonotonicNs, Mutant, Slot,
+};
 use storage::StorePath;
 use tracker::{
     CrossCheck, DiskTracker, Harvest, Reading, SealPolicy, Verdict,
@@ -53,7 +55,8 @@ impl World {
                 LogState::Open,
             );
             let log = Log { header, dirty: Bitmap::full(geometry.chunks()) };
-            hrl::write(&self.machine.state, &log_path(disk), &log).expect("no fault was planned yet");
+            hrl::write(&self.machine.state, &log_path(disk), &log)
+                .expect("no fault was planned yet");
         }
     }
 
@@ -182,8 +185,7 @@ impl World {
         let in_flight = disk.tracker.in_flight();
         let seeding = disk.gap() == Some(GapReason::NeverReplicated);
         let due = if disk.tracker.in_pass() {
-            in_flight == 0
-                || (in_flight < PASS_IN_FLIGHT && seeding && disk.tracker.may_overlap())
+            in_flight == 0 || (in_flight < PASS_IN_FLIGHT && seeding && disk.tracker.may_overlap())
         } else {
             in_flight == 0 && now >= disk.next_cycle
         };
@@ -207,7 +209,10 @@ impl World {
         note!(
             self,
             "disk {disk}: {:?} epoch {} on {follows} of {} chunks, completes: {}",
-            sealed.kind(), sealed.epoch(), sealed.chunks().count(), sealed.completes()
+            sealed.kind(),
+            sealed.epoch(),
+            sealed.chunks().count(),
+            sealed.completes()
         );
         let (boot, unseen) = (self.machine.boot, self.machine.disks[disk].unseen);
         self.checks.sealed(disk, &sealed, sealed_at, boot, unseen);
@@ -308,7 +313,13 @@ impl World {
         }
     }
 
-    fn log_header(&self, disk: usize, acked: Epoch, coverage: Coverage, state: LogState) -> LogHeader {
+    fn log_header(
+        &self,
+        disk: usize,
+        acked: Epoch,
+        coverage: Coverage,
+        state: LogState,
+    ) -> LogHeader {
         LogHeader {
             disk: Machine::id_of(disk),
             generation: GENERATION,

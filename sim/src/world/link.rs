@@ -94,7 +94,9 @@ impl World {
     /// Sends what the session has to say, does what it was told, lets frames go.
     pub(super) fn pump_agent(&mut self) {
         loop {
-            let Some(link) = self.agent.as_mut().and_then(|agent| agent.link.as_mut()) else { return };
+            let Some(link) = self.agent.as_mut().and_then(|agent| agent.link.as_mut()) else {
+                return;
+            };
             let id = link.id;
             let said: Vec<_> = std::iter::from_fn(|| link.session.poll_transmit()).collect();
             let event = link.session.poll_event();
@@ -131,7 +133,9 @@ impl World {
                 self.epoch_failed(disk, failed.epoch, failed.code, failed.detail.as_str());
             }
             SourceEvent::Hashes(hashes) => self.hashes_arrived(hashes),
-            SourceEvent::Credited { .. } | SourceEvent::DiskClosed { .. } | SourceEvent::Pong(_) => {}
+            SourceEvent::Credited { .. }
+            | SourceEvent::DiskClosed { .. }
+            | SourceEvent::Pong(_) => {}
             SourceEvent::Closed { code, detail } => {
                 if code.class() == Class::Permanent {
                     self.fail(format!("the session ended for good: {code} {}", detail.as_str()));
@@ -203,7 +207,13 @@ impl World {
     }
 
     /// An epoch was lost: what it held is dirty again, with all that was built on it.
-    pub(super) fn epoch_failed(&mut self, disk: usize, epoch: Epoch, code: CloseCode, detail: &str) {
+    pub(super) fn epoch_failed(
+        &mut self,
+        disk: usize,
+        epoch: Epoch,
+        code: CloseCode,
+        detail: &str,
+    ) {
         note!(self, "disk {disk}: epoch {epoch} failed: {code} {detail}");
         if code.class() == Class::Permanent {
             self.fail(format!("disk {disk}: epoch {epoch} failed for good: {code} {detail}"));

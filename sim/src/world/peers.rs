@@ -22,7 +22,12 @@ const LET_GO: u64 = 5 * S;
 const TARGET: MachineId = MachineId([9; 16]);
 
 impl World {
-    pub(super) fn target_receives(&mut self, connection: ConnectionId, lane: Lane, arrival: Arrival) {
+    pub(super) fn target_receives(
+        &mut self,
+        connection: ConnectionId,
+        lane: Lane,
+        arrival: Arrival,
+    ) {
         let Some(process) = &mut self.target.process else { return };
         let peer = process.peers.entry(connection).or_insert_with(Peer::new);
         match (lane, arrival) {
@@ -81,8 +86,8 @@ impl World {
             TargetAction::BeginEpoch { disk, epoch, kind, follows } => {
                 if let Some(open) = peer.disks.get(&disk) {
                     let link = wire::EpochLink { kind, epoch, follows };
-                    let in_turn = kind != blocks::EpochKind::Seed
-                        || open.state().last_durable == follows;
+                    let in_turn =
+                        kind != blocks::EpochKind::Seed || open.state().last_durable == follows;
                     let stage = if in_turn { Stage::Started } else { Stage::Waiting };
                     let (peer_id, disk_open) = (Some(connection), open.clone());
                     let commands = std::collections::VecDeque::new();

@@ -36,12 +36,18 @@ impl World {
             ),
             Ok(_) => {}
             Err(error) => {
-                return self.epoch_failed(disk, epoch, Reason::EpochAborted.into(), &error.to_string());
+                return self.epoch_failed(
+                    disk,
+                    epoch,
+                    Reason::EpochAborted.into(),
+                    &error.to_string(),
+                );
             }
         }
         let stream = link.next_stream;
         link.next_stream += 1;
-        let packing = Packing::new(sealed, geometry, follows, sealer).expect("zstd gives a context");
+        let packing =
+            Packing::new(sealed, geometry, follows, sealer).expect("zstd gives a context");
         let shipment = Shipment {
             packing: Some(packing),
             stream,
@@ -65,7 +71,8 @@ impl World {
                 Some(batch) => {
                     let batch = batch.clone();
                     let len = batch.reads.last().map_or(0, |read| read.range().end);
-                    let hashes = if shipment.compares { Hashes::Awaited } else { Hashes::NotNeeded };
+                    let hashes =
+                        if shipment.compares { Hashes::Awaited } else { Hashes::NotNeeded };
                     let buffer = vec![0; len];
                     shipment.batch = Some(OpenBatch { batch, buffer, reads_done: 0, hashes });
                     if shipment.compares {

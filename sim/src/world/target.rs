@@ -72,9 +72,7 @@ impl World {
             let kept = *rng.pick(&[0, 100, 500, 900, 1000]);
             self.target.storage = self.target.storage.after_crash(|_| match rng.chance(kept) {
                 true => storage::faulty::Fate::Kept,
-                false if rng.chance(300) => {
-                    storage::faulty::Fate::Torn { bytes: rng.index(5000) }
-                }
+                false if rng.chance(300) => storage::faulty::Fate::Torn { bytes: rng.index(5000) },
                 false => storage::faulty::Fate::Dropped,
             });
         }

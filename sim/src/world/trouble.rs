@@ -108,8 +108,7 @@ impl World {
     fn miss_next(&mut self) {
         let disk = self.rng.index(self.machine.disks.len());
         let source = &mut self.machine.disks[disk];
-        source.misses_next =
-            source.kernel.as_ref().is_some_and(|kernel| kernel.baseline.is_some());
+        source.misses_next = source.kernel.as_ref().is_some_and(|kernel| kernel.baseline.is_some());
     }
 
     /// A command that no accounting covers writes a block; the programs see that it ran.
