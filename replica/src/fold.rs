@@ -7,7 +7,7 @@
 
 use std::sync::MutexGuard;
 
-use blocks::Epoch;
+use blocks::{Epoch, Mutant};
 use storage::StorageError;
 
 use crate::{
@@ -91,17 +91,22 @@ impl DiskShared {
         let oldest = {
             let books = self.books();
             books.check_health()?;
-            books.pending.front().copied()
+            match Mutant::FoldedOutOfOrder.is_on() {
+                true => books.pending.back().copied(),
+                false => books.pending.front().copied(),
+            }
         };
         let Some(epoch) = oldest else { return Ok(None) };
         self.apply_delta(epoch)?;
-        self.taker.base.sync().inspect_err(|error| self.note_failure(error))?;
+        if !Mutant::FoldNotSynced.is_on() {
+            self.taker.base.sync().inspect_err(|error| self.note_failure(error))?;
+        }
 
         let mut books = self.books();
         books.check_health()?;
         let record = Record { folded: epoch, ..books.catalog.record().clone() };
         books.flip(record)?;
-        books.pending.pop_front();
+        books.pending.retain(|pending| *pending != epoch);
         drop(books);
         // A file that can't be removed now is removed when the disk is opened next.
         let _ = self.storage.remove(&self.paths.delta(epoch));

@@ -20,7 +20,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use blocks::{
-    Bitmap, ByteLen, ChunkIndex, Coverage, Epoch, GapReason, Geometry, Mark, MonotonicNs,
+    Bitmap, ByteLen, ChunkIndex, Coverage, Epoch, GapReason, Geometry, Mark, MonotonicNs, Mutant,
     SealedEpoch,
 };
 
@@ -108,6 +108,9 @@ impl DiskTracker {
     /// A tracker of a disk of this geometry, with what `start` found.
     pub fn new(geometry: Geometry, start: Start, now: MonotonicNs) -> Self {
         let (active, coverage, acked) = match start {
+            Start::Gap(GapReason::UncleanStop) if Mutant::UncleanStopIgnored.is_on() => {
+                (Bitmap::new(geometry.chunks()), Coverage::Complete, Epoch::NONE)
+            }
             Start::Gap(reason) => {
                 (Bitmap::full(geometry.chunks()), Coverage::Gap(reason), Epoch::NONE)
             }
@@ -158,7 +161,9 @@ impl DiskTracker {
             let since = self.last_harvest;
             self.note_dirty(if since == MonotonicNs(0) { harvest.started } else { since });
         }
-        self.active.union_with(&harvest.chunks);
+        if !Mutant::RingOverflowIgnored.is_on() {
+            self.active.union_with(&harvest.chunks);
+        }
         self.last_harvest = self.last_harvest.max(harvest.started);
         self.sweep_due = false;
     }
@@ -193,7 +198,8 @@ impl DiskTracker {
         }
         let coverage = self.coverage;
         let chunks = self.take_due(policy);
-        let completes = self.active.is_empty();
+        let completes =
+            self.active.is_empty() || (Mutant::PassEndsEarly.is_on() && self.cursor.is_none());
         if completes {
             self.coverage = Coverage::Complete;
             self.cursor = None;
@@ -211,8 +217,11 @@ impl DiskTracker {
         let mut released = Bitmap::new(self.geometry.chunks());
         while let Some(flight) = self.in_flight.pop_front_if(|flight| flight.epoch <= epoch) {
             released.union_with(&flight.chunks);
-            self.acked = flight.epoch;
         }
+        // An epoch may have been aborted with a later one that failed, and be durable after all.
+        // Its chunks are dirty again, but the next epoch must build on it.
+        self.acked = self.acked.max(epoch);
+        self.next_epoch = self.next_epoch.max(epoch.next());
         released.subtract(&self.active);
         self.in_flight.iter().for_each(|flight| released.subtract(&flight.chunks));
         released
@@ -222,7 +231,9 @@ impl DiskTracker {
     /// in flight was to close is open again.
     pub fn handle_abort(&mut self) {
         while let Some(flight) = self.in_flight.pop_back() {
-            self.active.union_with(&flight.chunks);
+            if !Mutant::AbortForgets.is_on() {
+                self.active.union_with(&flight.chunks);
+            }
             if flight.coverage != Coverage::Complete {
                 self.coverage = flight.coverage;
                 let first = flight.chunks.runs().next().map(|run| run.start);

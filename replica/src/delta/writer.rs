@@ -5,6 +5,7 @@
 
 use std::{mem, sync::Arc};
 
+use blocks::Mutant;
 use storage::{OpenMode, Storage, StorageError, StorageFile};
 use wire::{CheckedFrame, EpochSummary};
 
@@ -65,6 +66,9 @@ impl PartWriter {
         self.gathered.extend_from_slice(&index);
         self.gathered.extend_from_slice(&trailer.encode());
         self.flush()?;
+        if Mutant::AckBeforeSync.is_on() {
+            return Ok(());
+        }
         self.file.sync_data()
     }
 
@@ -76,6 +80,9 @@ impl PartWriter {
     ) -> Result<(), StorageError> {
         let epoch = self.name.link.epoch;
         storage.rename(&paths.part(epoch), &paths.delta(epoch))?;
+        if Mutant::FlipBeforeName.is_on() {
+            return Ok(());
+        }
         storage.sync_dir(&paths.deltas())
     }
 
