@@ -14,11 +14,9 @@ mod compare;
 mod daemon;
 mod devices;
 mod log;
-mod random;
 mod relay;
 mod rig;
 mod site;
-mod stamp;
 mod workload;
 mod writers;
 
@@ -28,11 +26,10 @@ pub use daemon::{Daemon, DaemonSpec, pinnace_binary, query_json, wait_until};
 pub use devices::{
     BlockDevice, DiskStatistics, Filesystem, LoopDisk, LoopSpec, Mounted, Partition, ZramDisk,
 };
-pub use log::{Issue, Outcome, Record, Ticket, WriteKind, WriteLog, monotonic_now};
-pub use random::Random;
+pub use log::{Ticket, WriteLog, monotonic_now};
+pub use oracle::{Fill, Issue, Outcome, Random, Record, Stamp, StampError, WriteKind};
 pub use relay::Relay;
 pub use rig::{Rig, SKIP_VARIABLE, sweep};
 pub use site::{Site, SiteSpec};
-pub use stamp::{Fill, Stamp, StampError};
 pub use workload::{Durable, FileWorkload, Pace, WorkloadReport};
 pub use writers::{After, Load, Method, Target, Writer, WriterReport};
