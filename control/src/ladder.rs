@@ -4,11 +4,14 @@
 //! hours, then one a day up to 15 days.
 //!
 //! **Slots.** An interval divides time, counted from the Unix epoch, into slots (UTC hours, UTC
-//! days). One complete point of a slot is its *representative*: the first; but if an
+//! days). One of the complete points of a slot is its *representative*: the first; but if an
 //! application-consistent one follows within the reach of the rung before, the first such. The
 //! reach bounds the preference because the first point grows out of that rung exactly then: what
 //! comes later would find the choice made. So a representative stays what it is as time passes.
 //! Each rung chooses among the representatives of the rung before.
+//!
+//! The newest complete point and pinned ones are kept for what they are, and represent nothing:
+//! a pin that is taken off, or a newer point, then takes nothing else with it.
 //!
 //! **Invariants.** Intervals and reaches rise from rung to rung, and each rung after the first
 //! reaches at least one interval beyond the one before. So when a point is dropped, no other of
@@ -175,7 +178,11 @@ impl Ladder {
     pub fn keep(&self, points: &[Point], now: CutTime) -> Kept {
         assert!(points.is_sorted_by_key(|point| point.cut), "points in the order of their cuts");
         let newest = points.iter().rposition(|point| point.complete);
-        let ranks = self.ranks(points);
+        let stands = |index: &usize| {
+            let point = &points[*index];
+            point.complete && !point.pinned && Some(*index) != newest
+        };
+        let ranks = self.ranks(points, (0..points.len()).filter(stands).collect());
         let keep = |(index, point): (usize, &Point)| {
             if Some(index) == newest {
                 return Some(KeepReason::Newest);
@@ -194,10 +201,9 @@ impl Ladder {
     }
 
     /// How many rungs, from the youngest on, would keep each point for its place in its slot.
-    fn ranks(&self, points: &[Point]) -> Vec<usize> {
+    fn ranks(&self, points: &[Point], candidates: Vec<usize>) -> Vec<usize> {
         let mut ranks = vec![0; points.len()];
-        let mut chosen: Vec<usize> =
-            (0..points.len()).filter(|index| points[*index].complete).collect();
+        let mut chosen = candidates;
         let mut reach_before = 0;
         for rung in &self.rungs {
             if let Interval::OneIn(span) = rung.interval {

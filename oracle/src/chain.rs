@@ -4,14 +4,14 @@
 //! shows of it is a prefix plus at most one. If the newest write shown is n, every write below n
 //! was acknowledged before n was issued, so none of them may be missing, wherever the cut was.
 //!
-//! Judged are units on which there were stamped writes only; what discards, zeroes and repetitions
-//! leave behind has more than one reason, which the point-in-time check weighs.
+//! Not judged are units that were discarded, and zeroes where zeroes were written: they have more
+//! than one reason, which the point-in-time check weighs.
 
 use crate::{
     Content, Counterexample, History, Observed,
     check::contents,
     counterexample::Story,
-    history::{Effect, Write},
+    history::{Effect, Entry, Write},
     layout::Place,
 };
 
@@ -32,9 +32,6 @@ pub fn check_chains(
     let newest = newest_shown(history, observed)?;
     let chains = Chains { history, newest };
     for (place, block, content) in contents(history, observed) {
-        if history.is_mixed(place, block) {
-            continue;
-        }
         if let Some((shown, missing)) = chains.missing(place, block, content) {
             let story = Story { history, observed, unit: (place, block) };
             return Err(Box::new(story.broken_chain(shown, missing)));
@@ -56,7 +53,8 @@ fn newest_shown<'a>(
     let mut newest: Vec<Option<&Write>> = vec![None; history.streams().len()];
     for (place, block, content) in contents(history, observed) {
         let Content::Write { stream, write, .. } = content else { continue };
-        if history.initial(place, block) == content {
+        // Where a discard left the content undefined, it may be anything.
+        if history.kinds(place, block).discards || history.initial(place, block) == content {
             continue;
         }
         let unit = history.layout().unit(place, block);
@@ -67,17 +65,14 @@ fn newest_shown<'a>(
                 && history.explains(write, block, content)
         };
         let Some((_, write)) = found.filter(explains) else {
-            // Where a discard left the content undefined, it may be anything.
-            if history.is_mixed(place, block) {
-                continue;
-            }
             let story = Story { history, observed, unit: (place, block) };
             return Err(Box::new(story.unexplained()));
         };
         let at = history.stream(stream).expect("the write was found");
-        if history.streams()[at].is_chain {
-            let newer = newest[at].is_none_or(|shown| shown.number < write.number);
-            newest[at] = if newer { Some(write) } else { newest[at] };
+        if history.streams()[at].is_chain
+            && newest[at].is_none_or(|shown| shown.number < write.number)
+        {
+            newest[at] = Some(write);
         }
     }
     Ok(newest)
@@ -89,52 +84,62 @@ struct Chains<'a> {
 }
 
 impl<'a> Chains<'a> {
-    /// A write that must be on the block or below another, and the newer one that says so.
+    /// The newest write shown of a chain, and one below it that the block lacks.
     fn missing(
         &self,
         place: Place,
         block: usize,
         content: Content,
     ) -> Option<(&'a Write, &'a Write)> {
+        let kinds = self.history.kinds(place, block);
+        let entries = self.history.entries(place, block);
+        if kinds.discards {
+            return None;
+        }
         match content {
-            Content::Write { stream, write, .. } => {
-                let at = self.history.stream(stream)?;
-                let index = self.history.find(stream, write)?;
-                let newest = self.newest[at]?;
-                self.settled(place, block, Some((self.history.write(index), newest)))
+            _ if content == self.history.initial(place, block) => {
+                let ambiguous = content == Content::Zeroes && kinds.zeroes;
+                if ambiguous { None } else { self.first_settled(entries) }
             }
-            // The initial content, or nothing that this rule can judge.
-            _ if content == self.history.initial(place, block) => self.settled(place, block, None),
+            Content::Write { stream, write, .. } => {
+                let newest = self.newest[self.history.stream(stream)?]?;
+                let index = self.history.find(stream, write)?;
+                let (last, behind) = self.last_of(entries, index, kinds.repeats);
+                self.settled_after(last, &entries[behind..], newest)
+            }
             _ => None,
         }
     }
 
-    /// The first settled write of the block: of the stream of `after.0` behind it, or of any chain.
-    fn settled(
+    /// The last write of the block that makes it show the stamps of the write `index`, and where
+    /// the writes issued after it begin.
+    fn last_of(&self, entries: &[Entry], index: u32, repeated: bool) -> (&'a Write, usize) {
+        let shows = |entry: &Entry| self.history.write(entry.write).effect == Effect::Stamps(index);
+        let last = if repeated { entries.iter().rfind(|entry| shows(entry)) } else { None };
+        let write = self.history.write(last.map_or(index, |entry| entry.write));
+        let issued = |entry: &Entry| self.history.write(entry.write).issued;
+        (write, entries.partition_point(|entry| issued(entry) <= write.issued))
+    }
+
+    /// A write behind `last` in its stream, below the newest that is shown.
+    fn settled_after(
         &self,
-        place: Place,
-        block: usize,
-        after: Option<(&'a Write, &'a Write)>,
+        last: &Write,
+        entries: &[Entry],
+        newest: &'a Write,
     ) -> Option<(&'a Write, &'a Write)> {
-        let entries = self.history.entries(place, block);
-        let from = match after {
-            Some((write, _)) => entries
-                .partition_point(|entry| self.history.write(entry.write).issued <= write.issued),
-            None => 0,
-        };
-        for entry in &entries[from..] {
+        let writes = entries.iter().map(|entry| self.history.write(entry.write));
+        // A stream's own log is in order: what was issued after its newest is no matter.
+        let mut before = writes.take_while(|write| write.issued < newest.issued);
+        before.find(|write| write.stream == last.stream).map(|write| (newest, write))
+    }
+
+    /// A write of any chain below the newest that is shown of it.
+    fn first_settled(&self, entries: &[Entry]) -> Option<(&'a Write, &'a Write)> {
+        entries.iter().find_map(|entry| {
             let write = self.history.write(entry.write);
-            let newest = match after {
-                // A stream's own log is in order: what was issued after its newest is no matter.
-                Some((_, newest)) if write.issued >= newest.issued => return None,
-                Some((shown, newest)) if write.stream == shown.stream => Some(newest),
-                Some(_) => None,
-                None => self.history.stream(write.stream).and_then(|at| self.newest[at]),
-            };
-            if let Some(newest) = newest.filter(|newest| write.number < newest.number) {
-                return Some((newest, write));
-            }
-        }
-        None
+            let newest = self.newest[self.history.stream(write.stream)?]?;
+            (write.number < newest.number).then_some((newest, write))
+        })
     }
 }

@@ -104,12 +104,20 @@ pub(crate) struct Stream {
     pub(crate) is_chain: bool,
 }
 
+/// Which kinds of writes reached a unit, besides stamps at first hand.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Kinds {
+    pub(crate) discards: bool,
+    pub(crate) zeroes: bool,
+    pub(crate) repeats: bool,
+}
+
 struct UnitIndex {
     /// The entries of block `b` are `entries[offsets[b]..offsets[b + 1]]`.
     offsets: Vec<usize>,
     entries: Vec<Entry>,
-    /// Blocks on which there is more than first-hand stamps.
-    mixed: Vec<bool>,
+    /// What was written to each block.
+    kinds: Vec<Kinds>,
 }
 
 impl History {
@@ -207,9 +215,9 @@ impl History {
         &disk.entries[disk.offsets[block]..disk.offsets[block + 1]]
     }
 
-    /// Whether anything but first-hand stamps was written to a block.
-    pub(crate) fn is_mixed(&self, place: Place, block: usize) -> bool {
-        self.disks[place].mixed[block]
+    /// Which kinds of writes reached a block.
+    pub(crate) fn kinds(&self, place: Place, block: usize) -> Kinds {
+        self.disks[place].kinds[block]
     }
 
     /// What a block held before the first record.
@@ -275,6 +283,16 @@ impl History {
     }
 }
 
+impl Kinds {
+    fn note(&mut self, write: u32, effect: Effect) {
+        match effect {
+            Effect::Stamps(stamps) => self.repeats |= stamps != write,
+            Effect::Zeroes => self.zeroes = true,
+            Effect::Anything => self.discards = true,
+        }
+    }
+}
+
 impl UnitIndex {
     fn new(layout: &Layout, place: Place, writes: &[Write], order: &[u32]) -> Self {
         let blocks = layout.blocks(place);
@@ -289,11 +307,11 @@ impl UnitIndex {
             order.iter().map(|at| (*at, &writes[*at as usize])).filter(move |(_, w)| here(w))
         };
         let mut offsets = vec![0; blocks + 1];
-        let mut mixed = vec![false; blocks];
+        let mut kinds = vec![Kinds::default(); blocks];
         for (at, write) in here() {
-            range(write).for_each(|block| offsets[block + 1] += 1);
-            if write.effect != Effect::Stamps(at) {
-                mixed[range(write)].fill(true);
+            for block in range(write) {
+                offsets[block + 1] += 1;
+                kinds[block].note(at, write.effect);
             }
         }
         let mut total = 0;
@@ -311,7 +329,7 @@ impl UnitIndex {
         }
         offsets.rotate_right(1);
         offsets[0] = 0;
-        let mut index = Self { offsets, entries, mixed };
+        let mut index = Self { offsets, entries, kinds };
         index.note_latest(writes);
         index
     }
@@ -374,7 +392,7 @@ fn streams(writes: &[Write]) -> Result<Vec<Stream>, HistoryError> {
                 let (stream, write) = (pair[0].stream, pair[0].number);
                 return Err(HistoryError::Twice { stream, write });
             }
-            is_chain &= pair[0].completed <= pair[1].issued;
+            is_chain &= pair[0].completed < pair[1].issued;
         }
         let end = first + writes.len();
         streams.push(Stream { number: writes[0].stream, first, end, is_chain });

@@ -40,3 +40,6 @@ pub use random::Random;
 pub use record::{Issue, Outcome, Record, WriteKind};
 pub use run::{Limits, Published, RunChecker, RunError, RunReport};
 pub use stamp::{Fill, Stamp, StampError};
+
+#[cfg(test)]
+mod tests;

@@ -78,9 +78,14 @@ impl WriteLog {
 
     /// All writes so far, in the order of their places in the log.
     pub fn records(&self) -> Vec<Record> {
+        self.iter().collect()
+    }
+
+    /// The same, one after the other: a long run has millions.
+    pub fn iter(&self) -> impl Iterator<Item = Record> {
         let claimed = self.word(0, 0).load(Ordering::Acquire);
         let used = usize::try_from(claimed).expect("64-bit").min(self.capacity);
-        (1..=used).filter_map(|index| self.record(index)).collect()
+        (1..=used).filter_map(|index| self.record(index))
     }
 
     /// The chunks of `disk` that any logged write touches, whatever its outcome.

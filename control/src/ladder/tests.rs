@@ -105,7 +105,7 @@ fn any_points() -> impl Strategy<Value = Vec<Point>> {
         let kinds = |(gap, kind): (u64, u8)| {
             at += gap;
             let consistency = if kind < 3 { Consistency::Application } else { Consistency::Crash };
-            Point { consistency: application, complete: kind != 4, pinned: kind == 5, ..point(at) }
+            Point { consistency, complete: kind != 4, pinned: kind == 5, ..point(at) }
         };
         of.into_iter().map(kinds).collect()
     })

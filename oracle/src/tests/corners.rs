@@ -1,10 +1,10 @@
 //! The corners, one by one, and what a counterexample reads like.
 
-use blocks::{ChunkSize, Extent, Geometry, MonotonicNs, Sector};
-use oracle::{
+use crate::{
     Content, Flush, History, HistoryError, Initial, Issue, Layout, Observed, Opacity, Outcome,
     Record, Window, WriteKind, check, check_chains, check_power_cut, judge,
 };
+use blocks::{ChunkSize, Extent, Geometry, MonotonicNs, Sector};
 
 const OPAQUE: Content = Content::Opaque { why: Opacity::Unstamped, fingerprint: 1 };
 

@@ -6,8 +6,8 @@
 
 use std::collections::HashSet;
 
+use crate::{Content, Layout, Outcome, Record, Unit, WriteKind};
 use blocks::MonotonicNs;
-use oracle::{Content, Layout, Outcome, Record, Unit, WriteKind};
 
 /// A write as one unit sees it.
 #[derive(Clone, Copy, Debug)]

@@ -2,11 +2,11 @@
 //! lands at an instant of its own between issue and completion, and the state at any instant can
 //! be looked at.
 
-use blocks::{ChunkSize, Extent, Geometry, MonotonicNs, Sector};
-use oracle::{
+use crate::{
     Content, Fill, History, Initial, Issue, Layout, Observed, Outcome, Random, Record, Stamp, Unit,
     WriteKind,
 };
+use blocks::{ChunkSize, Extent, Geometry, MonotonicNs, Sector};
 
 pub(crate) const RUN: u64 = 77;
 const BEFORE: u64 = 66;
@@ -42,16 +42,29 @@ pub(crate) struct World {
     landings: Vec<Landing>,
     pub(crate) units: Vec<Unit>,
     pub(crate) end: u64,
+    /// Each stream has a part of every disk to itself.
+    apart: bool,
 }
 
 impl World {
+    /// Streams that write all over the disks.
     pub(crate) fn new(seed: u64) -> Self {
+        Self::generate(seed, false)
+    }
+
+    /// Streams that each keep to a part of every disk, with stamped writes only and no failure.
+    pub(crate) fn apart(seed: u64) -> Self {
+        Self::generate(seed, true)
+    }
+
+    fn generate(seed: u64, apart: bool) -> Self {
         let geometry = |(disk, sectors, block)| {
             (disk, Geometry::new(sectors, block, ChunkSize::DEFAULT).unwrap())
         };
         let layout = Layout::new(RUN, &DISKS.map(geometry));
         let units = layout.units().collect();
-        let mut world = Self { layout, records: Vec::new(), landings: Vec::new(), units, end: 0 };
+        let (records, landings) = (Vec::new(), Vec::new());
+        let mut world = Self { layout, records, landings, units, end: 0, apart };
         let mut random = Random::new(seed);
         // Three chains, and a stream with up to two writes in flight.
         for stream in 0..3 {
@@ -156,69 +169,70 @@ impl World {
             let issued = now + 1 + random.below(6);
             let completed = issued + 1 + random.below(12);
             let kind = match random.below(40) {
+                _ if self.apart => WriteKind::Data,
                 0 | 1 => WriteKind::Discard,
                 2..5 => WriteKind::Zeroes,
                 _ => WriteKind::Data,
             };
-            let failed = random.below(60) == 0;
-            let extent = self.extent(random);
-            self.write(random, (stream, write), extent, kind, (issued, completed), failed);
+            let failed = random.below(60) == 0 && !self.apart;
+            let outcome =
+                if failed { Outcome::Failed } else { Outcome::Completed(MonotonicNs(completed)) };
+            let (disk, extent) = self.extent(random, stream);
+            let issue = Issue { disk, stream, write, extent, kind };
+            self.write(random, Record { issue, issued: MonotonicNs(issued), outcome });
             now = completed;
         }
     }
 
     /// One block, rewritten again and again; now and then with the same bytes.
     fn hot(&mut self, random: &mut Random, stream: u32) {
-        let extent = (0, Extent { start: Sector(5), sectors: 1 });
+        let extent = Extent { start: Sector(5), sectors: 1 };
         let mut now = 0;
         for write in 1..=24 {
-            let kind =
-                if write % 6 == 0 { WriteKind::Repeat { of: write - 2 } } else { WriteKind::Data };
-            let times = (now + 1, now + 3 + random.below(5));
-            self.write(random, (stream, write), extent, kind, times, false);
-            now = times.1;
+            let repeat = WriteKind::Repeat { of: write - write.min(2) };
+            let kind = if write % 6 == 0 { repeat } else { WriteKind::Data };
+            let issued = MonotonicNs(now + 1);
+            now += 3 + random.below(5);
+            let issue = Issue { disk: 0, stream, write, extent, kind };
+            let outcome = Outcome::Completed(MonotonicNs(now));
+            self.write(random, Record { issue, issued, outcome });
         }
     }
 
-    fn extent(&self, random: &mut Random) -> (u32, Extent) {
+    fn extent(&self, random: &mut Random, stream: u32) -> (u32, Extent) {
         let disk = u32::try_from(random.below(2)).unwrap();
         let (_, sectors, block) = DISKS[disk as usize];
         let per_block = u64::from(block) / 512;
         let blocks = sectors / per_block;
-        let len = 1 + random.below(4);
-        let start = random.below(blocks - len + 1);
+        let (first, blocks) =
+            if self.apart { (u64::from(stream) * blocks / 4, blocks / 4) } else { (0, blocks) };
+        let len = 1 + random.below(4.min(blocks));
+        let start = first + random.below(blocks - len + 1);
         (disk, Extent { start: Sector(start * per_block), sectors: len * per_block })
     }
 
-    fn write(
-        &mut self,
-        random: &mut Random,
-        (stream, write): (u32, u64),
-        (disk, extent): (u32, Extent),
-        kind: WriteKind,
-        (issued, completed): (u64, u64),
-        failed: bool,
-    ) {
-        let issue = Issue { disk, stream, write, extent, kind };
-        let outcome =
-            if failed { Outcome::Failed } else { Outcome::Completed(MonotonicNs(completed)) };
-        let record = self.records.len();
-        self.records.push(Record { issue, issued: MonotonicNs(issued), outcome });
+    fn write(&mut self, random: &mut Random, record: Record) {
+        let number = self.records.len();
+        self.records.push(record);
+        let Record { issue, issued, outcome } = record;
+        // What failed may still reach the medium, or a part of it, long after.
+        let (latest, failed) = match outcome {
+            Outcome::Completed(at) => (at.0, false),
+            _ => (issued.0 + 50, true),
+        };
         for unit in 0..self.units.len() {
-            if !self.covers(record, self.units[unit]) || failed && random.below(2) == 0 {
+            if !self.covers(number, self.units[unit]) || failed && random.below(2) == 0 {
                 continue;
             }
-            // What failed may still reach the medium long after.
-            let slack = if failed { 40 } else { 0 };
-            let at = issued + random.below(completed - issued + 1 + slack);
-            let cell = match kind {
-                WriteKind::Data => Cell::Stamps(record),
+            let at = issued.0 + random.below(latest - issued.0 + 1);
+            let cell = match issue.kind {
+                WriteKind::Data => Cell::Stamps(number),
                 WriteKind::Zeroes => Cell::Zeroes,
                 WriteKind::Discard if random.below(2) == 0 => Cell::Zeroes,
                 WriteKind::Discard => Cell::Garbage(random.next_u64()),
-                WriteKind::Repeat { of } => Cell::Stamps(self.number(stream, of)),
+                WriteKind::Repeat { of } => Cell::Stamps(self.number(issue.stream, of)),
             };
-            self.landings.push(Landing { at, unit, record, cell });
+            self.landings.push(Landing { at, unit, record: number, cell });
         }
     }
 

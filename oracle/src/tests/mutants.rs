@@ -4,15 +4,15 @@
 
 use std::{collections::BTreeMap, fmt};
 
+use crate::{Content, History, Random, Stamp, Unit, Window, check_chains, judge};
 use blocks::MonotonicNs;
-use oracle::{Content, History, Random, Stamp, Unit, Window, check_chains, judge};
 
-use crate::{
+use super::{
     force::Run,
     world::{Image, World},
 };
 
-const WORLDS: u64 = 150;
+const WORLDS: u64 = 250;
 /// How far the claimed window reaches on either side of the cut.
 const SLACK: u64 = 2;
 /// Among at least so many illegal mutants of a kind, at least 99 in 100 must be caught.
@@ -130,9 +130,8 @@ impl Case<'_> {
     /// An acknowledged write of several units is missing from some of them.
     fn torn_write(&mut self) -> Option<Image> {
         let record = self.one_of(&self.world.acknowledged(self.cut - SLACK))?;
-        let units: Vec<Unit> = self.world.units.iter().copied().collect();
-        let covered: Vec<Unit> =
-            units.into_iter().filter(|unit| self.world.covers(record, *unit)).collect();
+        let units = self.world.units.iter().copied();
+        let covered: Vec<Unit> = units.filter(|unit| self.world.covers(record, *unit)).collect();
         let torn = 1 + self.random.below((covered.len() as u64 - 1).max(1));
         let mut without = self.world.image(self.cut, |other| other != record);
         let mut mutant = self.image.clone();
@@ -170,9 +169,9 @@ impl Case<'_> {
         self.world.units[usize::try_from(self.random.below(self.world.units.len() as u64)).unwrap()]
     }
 
-    fn one_of(&self, records: &[usize]) -> Option<usize> {
+    fn one_of(&mut self, records: &[usize]) -> Option<usize> {
         let count = u64::try_from(records.len()).ok().filter(|count| *count > 0)?;
-        let at = self.random.clone().below(count);
+        let at = self.random.below(count);
         Some(records[usize::try_from(at).ok()?])
     }
 }
@@ -280,12 +279,13 @@ fn true_states_are_valid_at_their_instant() {
     }
 }
 
-/// The chain rule has power of its own, without any clock.
+/// The chain rule has power of its own, without any clock, where streams don't overwrite each
+/// other; where they do, only the check can tell whose turn it was.
 #[test]
 fn the_chain_rule_alone_catches_most_dropped_writes() {
     let (mut caught, mut illegal) = (0, 0);
-    for seed in 0..WORLDS {
-        let world = World::new(seed);
+    for seed in 0..4 * WORLDS {
+        let world = World::apart(seed);
         let history = world.history();
         let mut random = Random::new(seed);
         let cut = world.end / 2 + random.below(world.end / 2);
@@ -297,5 +297,5 @@ fn the_chain_rule_alone_catches_most_dropped_writes() {
         }
     }
     println!("{caught} of {illegal}");
-    assert!(illegal > 50 && caught * 2 > illegal, "{caught} of {illegal}");
+    assert!(illegal > 100 && caught * 2 > illegal, "{caught} of {illegal}");
 }
