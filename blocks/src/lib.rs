@@ -13,6 +13,7 @@ mod extent;
 mod geometry;
 mod identity;
 mod mark;
+mod point;
 mod sealed;
 mod unit;
 
@@ -21,7 +22,8 @@ pub use coverage::{Coverage, GapReason, Taint, TaintSet};
 pub use epoch::{Epoch, EpochKind};
 pub use extent::{ChunkRange, Extent};
 pub use geometry::{Geometry, GeometryError};
-pub use identity::{DiskId, Generation, MachineId, ParseIdentityError};
+pub use identity::{DiskId, Generation, MachineId, ParseIdentityError, PointId};
 pub use mark::{Mark, MarkKind, Slot};
+pub use point::{Consistency, CutMethod, CutTime, PointRecord, RetractReason};
 pub use sealed::{CompareEpoch, DeltaEpoch, SealedEpoch, SeedEpoch};
 pub use unit::{ByteLen, ChunkIndex, ChunkSize, ChunkSizeError, MonotonicNs, SECTOR_SIZE, Sector};

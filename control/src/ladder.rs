@@ -20,7 +20,9 @@
 
 use std::{fmt, str::FromStr};
 
-use crate::{Consistency, CutTime, ParseSpanError, Point, Span};
+use blocks::Consistency;
+
+use crate::{ParseSpanError, Point, Span, UnixNs};
 
 /// How densely a rung keeps points.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,15 +170,14 @@ impl Ladder {
         points
     }
 
-    /// What becomes of `points`, in rising order of their cuts, at `now`.
+    /// What becomes of `points`, in the order in which they were made, at `now`.
+    ///
+    /// A clock that is ahead of what follows was set back: such a point is as old as its successor.
     ///
     /// Never dropped: the newest complete point, pinned ones, and those that may still be arriving.
-    /// Memory: a few bytes a point.
-    ///
-    /// # Panics
-    /// If the cuts do not rise.
-    pub fn keep(&self, points: &[Point], now: CutTime) -> Kept {
-        assert!(points.is_sorted_by_key(|point| point.cut), "points in the order of their cuts");
+    /// Memory: a few words a point.
+    pub fn keep(&self, points: &[Point], now: UnixNs) -> Kept {
+        let points = &without_steps_back(points, now);
         let newest = points.iter().rposition(|point| point.complete);
         let stands = |index: &usize| {
             let point = &points[*index];
@@ -214,6 +215,17 @@ impl Ladder {
         }
         ranks
     }
+}
+
+/// The points with cuts that rise up to `now`.
+fn without_steps_back(points: &[Point], now: UnixNs) -> Vec<Point> {
+    let mut points = points.to_vec();
+    let mut next = now;
+    for point in points.iter_mut().rev() {
+        point.cut = point.cut.min(next);
+        next = point.cut;
+    }
+    points
 }
 
 /// The representative of every slot that holds any of `chosen`.

@@ -11,7 +11,7 @@ mod room;
 mod span;
 
 pub use ladder::{Interval, KeepReason, Kept, Ladder, LadderError, ParseLadderError, Rung};
-pub use point::{Consistency, CutTime, Point};
+pub use point::{Point, UnixNs};
 pub use policy::{Due, Limits, Policy, PolicyError};
 pub use room::{Candidate, Held, Room, make_room};
 pub use span::{ParseSpanError, Span};

@@ -1,8 +1,8 @@
 //! The replication policy of a machine or group.
 
-use blocks::ByteLen;
+use blocks::{ByteLen, Consistency};
 
-use crate::{Consistency, CutTime, Interval, Ladder, Span};
+use crate::{Interval, Ladder, Span, UnixNs};
 
 /// How often points are made, how long they are kept, and what bounds them.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,7 +74,7 @@ pub enum Due {
     /// A point of this consistency, now.
     Now(Consistency),
     /// Nothing before this time.
-    At(CutTime),
+    At(UnixNs),
 }
 
 impl Policy {
@@ -101,12 +101,12 @@ impl Policy {
     /// application-consistent one. A clock that was set back makes a point due at once.
     pub fn due(
         &self,
-        now: CutTime,
-        newest: Option<CutTime>,
-        newest_application: Option<CutTime>,
+        now: UnixNs,
+        newest: Option<UnixNs>,
+        newest_application: Option<UnixNs>,
     ) -> Due {
-        let next = |last: Option<CutTime>, every: Span| match last {
-            Some(last) if last <= now => CutTime(last.0.saturating_add(every.nanoseconds())),
+        let next = |last: Option<UnixNs>, every: Span| match last {
+            Some(last) if last <= now => UnixNs(last.0.saturating_add(every.nanoseconds())),
             _ => now,
         };
         let application = self.application_every.map(|every| next(newest_application, every));
@@ -148,8 +148,8 @@ mod tests {
         text.parse().unwrap()
     }
 
-    fn seconds(at: u64) -> CutTime {
-        CutTime(at * 1_000_000_000)
+    fn seconds(at: u64) -> UnixNs {
+        UnixNs(at * 1_000_000_000)
     }
 
     #[test]

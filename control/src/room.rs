@@ -50,7 +50,7 @@ pub struct Held {
     pub newest: ByteLen,
 }
 
-/// Chooses what goes so that `wanted` more bytes are free; the points in rising order of cuts.
+/// Chooses what goes so that `wanted` more bytes are free; the points in the order in which they were made.
 pub fn make_room(candidates: &[Candidate], wanted: ByteLen) -> Room {
     if wanted.0 == 0 {
         return Room::Enough;
@@ -80,14 +80,15 @@ pub fn make_room(candidates: &[Candidate], wanted: ByteLen) -> Room {
 
 #[cfg(test)]
 mod tests {
+    use blocks::Consistency;
     use proptest::prelude::*;
 
     use super::*;
-    use crate::{Consistency, CutTime};
+    use crate::UnixNs;
 
     fn candidates(of: &[(bool, bool, u64)]) -> Vec<Candidate> {
         let candidate = |(cut, (complete, pinned, frees)): (u64, &(bool, bool, u64))| {
-            let (cut, consistency) = (CutTime(cut), Consistency::Crash);
+            let (cut, consistency) = (UnixNs(cut), Consistency::Crash);
             let point = Point { cut, consistency, complete: *complete, pinned: *pinned };
             Candidate { point, frees: ByteLen(*frees) }
         };

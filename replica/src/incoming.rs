@@ -12,7 +12,9 @@ use std::sync::Arc;
 
 use blocks::{DiskId, Epoch, EpochKind, Generation};
 use storage::StorageError;
-use wire::{CheckedFrame, EpochChain, EpochLink, EpochSummary, OpenError, frame::ChainError};
+use wire::{
+    CheckedFrame, EpochChain, EpochEnd, EpochLink, EpochSummary, OpenError, frame::ChainError,
+};
 
 use crate::{
     Completeness, DiskState, MustReopenError,
@@ -242,7 +244,8 @@ impl Incoming {
         let (Some(chain), Some(end)) = (&self.chain, &self.end) else {
             return Err(ChainError::NoEnd.into());
         };
-        let summary = self.disk.taker.opener.open_end(end).map_err(IncomingError::End)?;
+        let EpochEnd { summary, .. } =
+            self.disk.taker.opener.open_end(end).map_err(IncomingError::End)?;
         chain.verify(&summary)?;
         Ok(summary)
     }

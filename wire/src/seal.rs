@@ -14,8 +14,8 @@ use blocks::{DiskId, Epoch, EpochKind, Generation};
 use bytes::Bytes;
 
 use crate::frame::{
-    CHECKSUM_LEN, Codec, EXTENT_LEN, EXTENTS_MAX, EpochSummary, FrameError, FrameExtent,
-    FrameHeader, FrameRole, HEADER_LEN, Sequence, SessionSalt, TAG_LEN, check_table,
+    CHECKSUM_LEN, Codec, EXTENT_LEN, EXTENTS_MAX, EpochEnd, FrameError, FrameExtent, FrameHeader,
+    FrameRole, HEADER_LEN, Sequence, SessionSalt, TAG_LEN, check_table,
 };
 use crate::key::{DataKey, SessionKey};
 use crate::secret::{RandomError, random};
@@ -110,17 +110,18 @@ impl Sealer {
         self.finish(header, spec.extents, buffer)
     }
 
-    /// Seals the end frame of an epoch.
+    /// Seals the end frame of an epoch: its summary, and the point it makes if it makes one.
     pub fn seal_end(
         &self,
         link: EpochLink,
         sequence: Sequence,
-        summary: &EpochSummary,
+        end: impl Into<EpochEnd>,
     ) -> Result<Bytes, SealError> {
-        let mut buffer = FrameBuffer::new(0, EpochSummary::LEN);
-        buffer.extend(&summary.encode());
+        let data = end.into().encode();
+        let mut buffer = FrameBuffer::new(0, data.len());
+        buffer.extend(&data);
         let spec = FrameSpec { link, sequence, codec: Codec::Raw, extents: &[] };
-        let header = self.header(&spec, FrameRole::End, EpochSummary::LEN as u64, &buffer)?;
+        let header = self.header(&spec, FrameRole::End, data.len() as u64, &buffer)?;
         self.finish(header, &[], buffer)
     }
 

@@ -9,7 +9,7 @@ const HOUR: u64 = 3600;
 const DAY: u64 = 24 * HOUR;
 
 fn point(seconds: u64) -> Point {
-    let (cut, consistency) = (CutTime(seconds * SECOND), Consistency::Crash);
+    let (cut, consistency) = (UnixNs(seconds * SECOND), Consistency::Crash);
     Point { cut, consistency, complete: true, pinned: false }
 }
 
@@ -17,7 +17,7 @@ fn ladder(text: &str) -> Ladder {
     text.parse().unwrap()
 }
 
-fn thinned(ladder: &Ladder, points: &[Point], now: CutTime) -> Vec<Point> {
+fn thinned(ladder: &Ladder, points: &[Point], now: UnixNs) -> Vec<Point> {
     ladder.keep(points, now).kept().map(|index| points[index]).collect()
 }
 
@@ -51,7 +51,7 @@ fn text_that_is_no_ladder_is_refused_in_words() {
 fn an_hour_is_represented_by_its_first_point_or_a_consistent_one() {
     let ladder = ladder("all 2h, 1h 24h");
     let mut points: Vec<Point> = (0..60).map(|minute| point(10 * HOUR + 60 * minute)).collect();
-    let later = CutTime(20 * HOUR * SECOND);
+    let later = UnixNs(20 * HOUR * SECOND);
     points.push(point(20 * HOUR));
     assert_eq!(cuts(&thinned(&ladder, &points, later)), [10 * HOUR, 20 * HOUR]);
     points[30].consistency = Consistency::Application;
@@ -67,7 +67,7 @@ fn a_representative_that_was_chosen_is_not_replaced() {
     let ladder = ladder("all 10m, 1h 24h");
     let mut points: Vec<Point> = (0..60).map(|minute| point(10 * HOUR + 60 * minute)).collect();
     points[45].consistency = Consistency::Application;
-    let kept = thinned(&ladder, &points, CutTime(12 * HOUR * SECOND));
+    let kept = thinned(&ladder, &points, UnixNs(12 * HOUR * SECOND));
     assert_eq!(cuts(&kept), [10 * HOUR, 10 * HOUR + 59 * 60]);
 }
 
@@ -76,10 +76,21 @@ fn the_newest_complete_point_and_pinned_ones_stay_for_ever() {
     let mut points = vec![point(1), point(2), point(3), point(4)];
     points[0].pinned = true;
     points[3].complete = false;
-    let kept = Ladder::default().keep(&points, CutTime(u64::MAX));
+    let kept = Ladder::default().keep(&points, UnixNs(u64::MAX));
     let reasons: Vec<_> = (0..4).map(|index| kept.reason(index)).collect();
     let (pinned, newest) = (Some(KeepReason::Pinned), Some(KeepReason::Newest));
     assert_eq!(reasons, [pinned, None, newest, Some(KeepReason::Arriving)]);
+}
+
+#[test]
+fn a_clock_that_was_set_back_makes_points_no_younger() {
+    let ladder = ladder("all 10s");
+    // The clock was a year ahead until it was corrected.
+    let points = [point(1000), point(365 * DAY), point(365 * DAY + 1), point(1002), point(1020)];
+    let kept = thinned(&ladder, &points, UnixNs(1013 * SECOND));
+    assert_eq!(cuts(&kept), [1020]);
+    let kept = thinned(&ladder, &points, UnixNs(1012 * SECOND));
+    assert_eq!(cuts(&kept), [365 * DAY, 365 * DAY + 1, 1002, 1020]);
 }
 
 fn any_ladder() -> impl Strategy<Value = Ladder> {
@@ -123,7 +134,7 @@ proptest! {
     fn thinning_again_drops_nothing_more(
         ladder in any_ladder(), points in any_points(), later in 0u64..200,
     ) {
-        let now = CutTime(points.last().unwrap().cut.0 + later * SECOND);
+        let now = UnixNs(points.last().unwrap().cut.0 + later * SECOND);
         let once = thinned(&ladder, &points, now);
         prop_assert_eq!(thinned(&ladder, &once, now), once);
     }
@@ -139,7 +150,7 @@ proptest! {
             often.push(*point);
             often = thinned(&ladder, &often, point.cut);
         }
-        let end = CutTime(points.last().unwrap().cut.0 + later * SECOND);
+        let end = UnixNs(points.last().unwrap().cut.0 + later * SECOND);
         let mut now = points.last().unwrap().cut;
         while now < end {
             now.0 += SECOND;
@@ -155,7 +166,7 @@ proptest! {
     #[test]
     fn no_more_is_kept_than_was_said(ladder in any_ladder(), count in 1u64..400, later in 0u64..300) {
         let points: Vec<Point> = (0..count).map(point).collect();
-        let now = CutTime((count + later) * SECOND);
+        let now = UnixNs((count + later) * SECOND);
         let kept = ladder.keep(&points, now).kept().count() as u64;
         prop_assert!(kept <= ladder.points_max(Span::from_secs(1).unwrap()), "{kept}");
     }
@@ -231,7 +242,7 @@ fn ten_thousand_points_are_thinned_as_a_naive_model_thins_them() {
         naive.kept.insert(at);
         // Thinning is not always done at once.
         if made % 7 == 0 || made > 9_900 {
-            points = thinned(&ladder, &points, CutTime(at * SECOND));
+            points = thinned(&ladder, &points, UnixNs(at * SECOND));
         }
         naive.thin(at);
         if made % 7 == 0 {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use blocks::ByteLen;
 use storage::{OpenMode, Storage, StorageError, StorageFile, StorePath};
 use wire::{
-    CheckedFrame, EpochChain, EpochSummary, FrameError, OpenError, Opener,
+    CheckedFrame, EpochChain, EpochEnd, EpochSummary, FrameError, OpenError, Opener,
     frame::{ChainError, FRAME_LEN_MAX},
 };
 
@@ -119,7 +119,7 @@ impl DeltaFile {
         take: impl FnMut(CheckedFrame),
     ) -> Result<EpochSummary, DeltaError> {
         let end = self.read_frames(take)?;
-        let summary = opener.open_end(&end)?;
+        let EpochEnd { summary, .. } = opener.open_end(&end)?;
         if summary == self.trailer.summary { Ok(summary) } else { Err(DeltaError::Trailer) }
     }
 
