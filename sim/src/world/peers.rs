@@ -77,7 +77,10 @@ impl World {
         let Some(process) = &mut self.target.process else { return };
         let Some(peer) = process.peers.get_mut(&connection) else { return };
         match action {
-            TargetAction::Welcomed { .. } => {}
+            // No points are cut here yet.
+            TargetAction::Welcomed { .. }
+            | TargetAction::ConfirmPoints { .. }
+            | TargetAction::RetractPoints(_) => {}
             TargetAction::OpenDisk(open) => {
                 let (open, until) = (Box::new(open), now + LET_GO);
                 let delay = self.rng.spread(US, 5 * MS);

@@ -4,6 +4,7 @@ use replica::{Completeness, DiskSpec, OpenDiskError};
 use wire::{
     Reason,
     message::{HashRequest, OpenDisk, ReplicaState},
+    session::ReplicaPosition,
 };
 
 use crate::{
@@ -102,12 +103,14 @@ impl World {
         match process.store.open_disk(&spec) {
             Ok(disk) => {
                 let state = disk.state();
-                let replica = match state.completeness {
+                let held = match state.completeness {
                     Completeness::Empty => ReplicaState::Empty,
                     Completeness::Partial => ReplicaState::Partial,
                     Completeness::Follows => ReplicaState::Follows,
                 };
-                peer.session.handle_disk_opened(open.disk, state.last_durable, replica);
+                let (last_durable, confirmed) = (state.last_durable, blocks::Epoch::NONE);
+                let position = ReplicaPosition { last_durable, confirmed, state: held };
+                peer.session.handle_disk_opened(open.disk, position);
                 peer.disks.insert(open.disk, disk);
                 note!(self, "disk {index}: the replica is open: {state:?}");
                 self.check_replica(index, ReplicaAs::Opened(state));
