@@ -8,7 +8,9 @@ use blocks::{Extent, SECTOR_SIZE};
 use crate::rng::mix;
 
 /// Bytes in a sector.
-pub(crate) const SECTOR: usize = SECTOR_SIZE as usize;
+pub(crate) const SECTOR: usize = 512;
+
+const _: () = assert!(SECTOR as u64 == SECTOR_SIZE);
 
 const MAGIC: u64 = u64::from_le_bytes(*b"PINSIMUL");
 
@@ -34,7 +36,7 @@ impl Content {
                 2 => place,
                 3 => seed,
                 // Half of all contents are noise, the others repeat themselves.
-                _ if self.0 % 2 == 0 => mix(seed.wrapping_add(at)),
+                _ if self.0.is_multiple_of(2) => mix(seed.wrapping_add(at)),
                 _ => seed,
             };
             *word = value.to_le_bytes();

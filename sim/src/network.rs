@@ -74,10 +74,6 @@ impl Network {
         id
     }
 
-    pub(crate) fn is_up(&self, id: ConnectionId) -> bool {
-        self.connections.contains_key(&id)
-    }
-
     /// Everything on the way is gone.
     pub(crate) fn cut(&mut self, id: ConnectionId) {
         self.connections.remove(&id);

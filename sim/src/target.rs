@@ -81,7 +81,7 @@ pub(crate) enum Stage {
     Waiting,
     /// Its thread runs.
     Started,
-    Receiving(Incoming),
+    Receiving(Box<Incoming>),
     /// Durable; what is pending is folded.
     Folding,
 }
@@ -116,6 +116,13 @@ impl Target {
     pub(crate) fn due_end(&mut self) -> Option<End> {
         let operations = self.storage.operations();
         self.end.take_if(|end| operations >= end.operation)
+    }
+
+    /// The end that is due comes whatever the store does.
+    pub(crate) fn end_now(&mut self) {
+        if let Some(end) = &mut self.end {
+            end.operation = 0;
+        }
     }
 
     /// Ends the process, at any point of what it was doing.

@@ -190,7 +190,7 @@ impl World {
             Event::Look => self.look_at_the_end(),
             Event::Arrive { connection, lane } => self.arrive(connection, lane),
             event if event.concerns_target() => self.happen_at_target(event),
-            event => self.happen_at_agent(event),
+            event => self.happen_at_agent(&event),
         }
     }
 
@@ -229,6 +229,8 @@ impl World {
     fn heal(&mut self) {
         note!(self, "nothing goes wrong any more, nobody writes");
         self.healed_at = Some(self.clock.now());
+        // An end that waits for operations of an idle store comes now.
+        self.target.end_now();
         self.clock.after(50 * MS, Event::Look);
     }
 

@@ -25,9 +25,9 @@ pub(crate) const SOURCE: MachineId = MachineId([3; 16]);
 const PASS_IN_FLIGHT: usize = 3;
 
 impl World {
-    pub(super) fn happen_at_agent(&mut self, event: Event) {
+    pub(super) fn happen_at_agent(&mut self, event: &Event) {
         let life = self.agent.as_ref().map(|agent| agent.life);
-        match event {
+        match *event {
             Event::Tick { life: of } if life == Some(of) => {
                 self.clock.after(TICK, Event::Tick { life: of });
             }

@@ -4,7 +4,7 @@ use blocks::{ByteLen, Epoch, EpochKind, SealedEpoch};
 use bytes::Bytes;
 use shipper::Packing;
 use std::{collections::VecDeque, sync::Arc};
-use wire::{CheckedFrame, Reason, message::Hashes as HashesMessage};
+use wire::{CheckedFrame, EpochLink, Reason, message::Hashes as HashesMessage};
 
 use blocks::Mutant;
 
@@ -27,14 +27,9 @@ impl World {
             return;
         };
         let sealer = Arc::clone(sealer);
-        match link.session.begin_epoch(Machine::id_of(disk), epoch, kind) {
-            // The core may not know yet what the session knows: such an epoch will fail.
-            Ok(begun) if begun.follows != follows => note!(
-                self,
-                "disk {disk}: epoch {epoch} is sealed on {follows}, the session holds {}",
-                begun.follows
-            ),
-            Ok(_) => {}
+        let epoch_link = EpochLink { kind, epoch, follows };
+        match link.session.begin_sealed(Machine::id_of(disk), epoch_link) {
+            Ok(()) => {}
             Err(error) => {
                 return self.epoch_failed(
                     disk,

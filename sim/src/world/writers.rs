@@ -22,7 +22,7 @@ impl World {
             Stage::Waiting => {}
             Stage::Started => match writer.disk.begin(writer.link) {
                 Ok(incoming) => {
-                    writer.stage = Stage::Receiving(incoming);
+                    writer.stage = Stage::Receiving(Box::new(incoming));
                     self.step_again(id);
                 }
                 Err(error) => self.failed(id, code(error.class()), error.to_string()),
