@@ -31,6 +31,9 @@ pub(crate) struct Base {
     geometry: Geometry,
     history: History,
     synced: AtomicBool,
+    /// One writer at a time. The kernel has it so for every file, and lets the others spin for the
+    /// processor that could decode the next frame meanwhile.
+    writing: Mutex<()>,
 }
 
 /// What is known of the base's earlier content.
@@ -87,7 +90,10 @@ impl Base {
         record: &Record,
     ) -> Result<Self, BaseError> {
         let geometry = record.geometry;
-        let base = |file, history| Self { file, geometry, history, synced: AtomicBool::new(true) };
+        let base = |file, history| {
+            let (synced, writing) = (AtomicBool::new(true), Mutex::default());
+            Self { file, geometry, history, synced, writing }
+        };
         let base = match record.base {
             BaseKind::Device => {
                 base(open_device(storage, paths, record.disk)?.into_file(), History::Unknown)
@@ -154,7 +160,10 @@ impl Base {
             let mut written = written.lock().unwrap_or_else(PoisonError::into_inner);
             written.insert_range(self.geometry.chunks_of(extent));
         }
+        // It guards nothing but the processor.
+        let writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let result = self.file.write_at(extent.start.bytes(), bytes);
+        drop(writing);
         self.synced.store(false, Ordering::Release);
         result
     }

@@ -210,6 +210,16 @@ impl FrameBuffer {
         Self { bytes, extents }
     }
 
+    /// Makes room for so many more bytes of coded data, and no more than that.
+    pub fn reserve(&mut self, capacity: usize) {
+        self.bytes.reserve_exact(capacity + TAG_LEN + CHECKSUM_LEN);
+    }
+
+    /// Gives back the room that no coded data has filled.
+    pub fn shrink(&mut self) {
+        self.bytes.shrink_to(self.bytes.len() + TAG_LEN + CHECKSUM_LEN);
+    }
+
     /// Appends coded data.
     pub fn extend(&mut self, data: &[u8]) {
         self.bytes.extend_from_slice(data);
