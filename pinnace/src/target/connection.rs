@@ -15,7 +15,9 @@ use quinn::{Connection, RecvStream, SendStream};
 use replica::{Completeness, Disk, DiskState, Store};
 use tokio::sync::mpsc;
 use wire::message::{Features, HashRequest, OpenDisk, ReplicaState, RequestId, VersionRange};
-use wire::session::{StreamEnd, StreamId, TargetAction, TargetConfig, TargetSession};
+use wire::session::{
+    ReplicaPosition, StreamEnd, StreamId, TargetAction, TargetConfig, TargetSession,
+};
 use wire::{CheckedFrame, CloseCode, FrameDecoder, FrameError, Reason};
 
 use super::assignments::Assignments;
@@ -181,6 +183,8 @@ impl Peer {
             // Dropping the writer throws away what it has.
             TargetAction::Abort { disk, epoch } => drop(self.epochs.remove(&(disk, epoch))),
             TargetAction::Hash(request) => self.hash(request),
+            // Taken up with the store's history.
+            TargetAction::ConfirmPoints { .. } | TargetAction::RetractPoints(_) => {}
             TargetAction::CloseDisk { disk, .. } => {
                 // Forgetting a replica is for whoever administers the target.
                 self.disks.remove(&disk);
@@ -269,8 +273,10 @@ impl Peer {
                     Completeness::Partial => ReplicaState::Partial,
                     Completeness::Follows => ReplicaState::Follows,
                 };
+                let confirmed = disk.history().confirmed();
                 self.disks.insert(id, disk);
-                self.session.handle_disk_opened(id, last_durable, state);
+                let position = ReplicaPosition { last_durable, confirmed, state };
+                self.session.handle_disk_opened(id, position);
             }
             Err((code, detail)) => {
                 tracing::warn!(DISK = %id, %code, detail, "a disk was refused");
