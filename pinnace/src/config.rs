@@ -125,7 +125,10 @@ mod tests {
         let drop_in = dir.path().join("target.d/10.toml");
         std::fs::write(&drop_in, "[retention]\nquota = \"5 GiB\"\n").unwrap();
         let config = load().unwrap().retention;
-        assert_eq!((config.ladder.to_string().as_str(), config.quota), ("all 1h, 1d 7d", Some(blocks::ByteLen(5 << 30))));
+        assert_eq!(
+            (config.ladder.to_string().as_str(), config.quota),
+            ("all 1h, 1d 7d", Some(blocks::ByteLen(5 << 30)))
+        );
         std::fs::remove_file(&drop_in).unwrap();
         let wrong = [
             ("ladder = \"all the time\"", "line 3", "all 2h, 1h 24h, 1d 15d"),

@@ -49,7 +49,7 @@ impl Connection {
         // Nothing is said on it any more: what can be read is its end.
         drop(self.0.set_read_timeout(Some(limit)));
         match (&self.0).read(&mut [0]) {
-            Ok(_) => true,
+            Ok(read) => read == 0,
             Err(error) => !matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted),
         }
     }

@@ -220,7 +220,8 @@ fn verify(global: &Global, point: &Point, disk: Option<String>) -> Result<()> {
     if result.damaged_bytes == 0 {
         return Ok(());
     }
-    let message = format!("point {} is damaged: {} can't be read", result.point, size(result.damaged_bytes));
+    let message =
+        format!("point {} is damaged: {} can't be read", result.point, size(result.damaged_bytes));
     Err(Failure::new(Exit::VerificationFailed, message).into())
 }
 
@@ -229,7 +230,10 @@ fn report(format: Format, result: &Verification) -> Result<()> {
         return json(format, result);
     }
     for damage in &result.damage {
-        println!("{} at {}..{}: {}", damage.disk, damage.bytes.start, damage.bytes.end, damage.reason);
+        println!(
+            "{} at {}..{}: {}",
+            damage.disk, damage.bytes.start, damage.bytes.end, damage.reason
+        );
     }
     if result.damaged_bytes == 0 {
         let (disks, read) = (result.disks, size(result.read_bytes));
@@ -254,7 +258,8 @@ fn prune(global: &Global, dry_run: bool) -> Result<()> {
 }
 
 fn show_plan(plan: &PrunePlan) {
-    let quota = plan.quota_bytes.map_or("no quota".to_owned(), |quota| format!("quota {}", size(quota)));
+    let quota =
+        plan.quota_bytes.map_or("no quota".to_owned(), |quota| format!("quota {}", size(quota)));
     println!("Ladder {}, {quota}; {} in history", plan.ladder, size(plan.history_bytes));
     println!(
         "{} points stay, {} would go, which frees at most {}",

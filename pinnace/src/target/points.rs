@@ -114,12 +114,7 @@ impl Points {
         Ok(result)
     }
 
-    fn export(
-        &self,
-        which: &Which,
-        name: &str,
-        caller: &mut Caller<'_>,
-    ) -> Result<PointResponse> {
+    fn export(&self, which: &Which, name: &str, caller: &mut Caller<'_>) -> Result<PointResponse> {
         let file = File::from(caller.take_file()?);
         let (_, disk) = self.find(which, name)?;
         let content = self.open(&disk, which.retracted)?;

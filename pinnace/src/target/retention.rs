@@ -21,7 +21,6 @@ use replica::{MachinePoint, Step, Store};
 use super::points;
 use crate::admin::points::{Dropped, PrunePlan};
 use crate::admin::target::HistoryStatus;
-use crate::causes::with_causes;
 
 /// How often is looked whether points have aged.
 const EVERY: Duration = Duration::from_secs(60);

@@ -66,9 +66,9 @@ pub(crate) fn run(config: &TargetConfig) -> Result<()> {
         scratch: layout.scratch(),
     };
     let asked = assignments.clone();
-    let requests = Requests { overview, tokens, authority: fingerprint, assignments: asked, points };
-    let _socket =
-        server.serve_callers(move |request, caller| requests.answer(request, caller))?;
+    let requests =
+        Requests { overview, tokens, authority: fingerprint, assignments: asked, points };
+    let _socket = server.serve_callers(move |request, caller| requests.answer(request, caller))?;
     retention.start()?;
     let (stop, stopped) = tokio::sync::oneshot::channel();
     service::on_stop(move || {

@@ -149,12 +149,7 @@ struct Served {
 }
 
 impl Served {
-    fn start(
-        global: &Global,
-        disk: &DiskAtPoint,
-        writable: bool,
-        listen: &Listen,
-    ) -> Result<Self> {
+    fn start(global: &Global, disk: &DiskAtPoint, writable: bool, listen: &Listen) -> Result<Self> {
         let (disk, which) = disk.parts()?;
         let listener = Listener::bind(listen, None)
             .map_err(|error| Failure::new(Exit::Refused, error.to_string()))?;

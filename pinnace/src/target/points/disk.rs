@@ -23,17 +23,15 @@ impl Export for PointDisk {
 
     fn status(&self, range: Range<u64>, runs_max: usize) -> io::Result<Vec<Run>> {
         let parts = self.0.allocation(range.start, range.end - range.start).map_err(failed)?;
-        let mut runs: Vec<Run> = Vec::new();
+        let mut runs = Vec::new();
         for part in parts {
             let content = match part.state {
                 Allocation::Data => Content::Data,
                 Allocation::Zero | Allocation::Hole => Content::Hole,
             };
             let len = part.bytes.end - part.bytes.start;
-            match runs.last_mut() {
-                Some(last) if last.content == content => last.len += len,
-                _ if runs.len() == runs_max => break,
-                _ => runs.push(Run { len, content }),
+            if !(Run { len, content }).append_to(&mut runs, runs_max) {
+                break;
             }
         }
         Ok(runs)

@@ -22,7 +22,10 @@ enum Name<'a> {
 }
 
 /// The point that is meant, whatever it is worth.
-pub(super) fn find<'a>(points: &'a [PointStatus], which: &Which) -> Result<&'a PointStatus, Failure> {
+pub(super) fn find<'a>(
+    points: &'a [PointStatus],
+    which: &Which,
+) -> Result<&'a PointStatus, Failure> {
     let points = of_machine(points, which.machine.as_deref())?;
     let name = parse(&which.point)?;
     if let Name::Identity(prefix) = name {
