@@ -19,6 +19,7 @@ mod points;
 mod requests;
 mod retention;
 mod run;
+mod standing;
 mod status;
 mod tokens;
 

@@ -24,6 +24,7 @@ use super::assignments::Assignments;
 use super::epoch::{EpochResult, EpochWriter, Helpers};
 use super::opening;
 use super::retention::Retention;
+use super::standing;
 use crate::causes::with_causes;
 
 /// What of one disk's frames may be on the way or waiting to be written.
@@ -183,8 +184,16 @@ impl Peer {
             // Dropping the writer throws away what it has.
             TargetAction::Abort { disk, epoch } => drop(self.epochs.remove(&(disk, epoch))),
             TargetAction::Hash(request) => self.hash(request),
-            // Taken up with the store's history.
-            TargetAction::ConfirmPoints { .. } | TargetAction::RetractPoints(_) => {}
+            TargetAction::ConfirmPoints { disk, through } => {
+                if let Some(disk) = self.disks.get(&disk) {
+                    standing::confirm(disk, through);
+                }
+            }
+            TargetAction::RetractPoints(points) => {
+                if let Some(disk) = self.disks.get(&points.disk) {
+                    standing::retract(disk, points, self.holdings.retention.clone());
+                }
+            }
             TargetAction::CloseDisk { disk, .. } => {
                 // Forgetting a replica is for whoever administers the target.
                 self.disks.remove(&disk);

@@ -176,7 +176,7 @@ impl Points {
             let message = format!("disk {}: {}", disk.name, with_causes(&error));
             Failure::new(Exit::WrongState, message)
         })?;
-        Ok(disk::PointDisk(view))
+        Ok(disk::PointDisk::new(view, self.retention.clone()))
     }
 }
 

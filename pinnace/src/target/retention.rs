@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use blocks::{ByteLen, DiskId, Epoch};
-use control::{CutTime, Kept, Ladder, Point};
+use control::{Kept, Ladder, Point, UnixNs};
 use jiff::Timestamp;
 use replica::{MachinePoint, Step, Store};
 
@@ -104,7 +104,7 @@ impl Retention {
         };
         let described = points::list(&shared.store)?;
         for machine in shared.store.machines() {
-            let points = in_order(shared.store.points(machine));
+            let points = shared.store.points(machine);
             let kept = keep(&shared.ladder, &points, now());
             plan.kept += kept.kept().count();
             for index in kept.dropped() {
@@ -165,7 +165,7 @@ impl Shared {
     fn pass(&self) -> Result<()> {
         let mut result = Ok(());
         for machine in self.store.machines() {
-            let points = in_order(self.store.points(machine));
+            let points = self.store.points(machine);
             for (disk, epochs) in kept_epochs(&points, &keep(&self.ladder, &points, now())) {
                 let retained = self.retain(disk, &epochs);
                 result = result.and(retained.with_context(|| format!("disk {disk}")));
@@ -200,22 +200,12 @@ impl Shared {
     }
 }
 
-/// In the order of their cuts, which is not that of their epochs if a clock was set back.
-fn in_order(mut points: Vec<MachinePoint>) -> Vec<MachinePoint> {
-    points.sort_by_key(|point| point.record.cut.unix_ns);
-    points
-}
-
-/// What the ladder says of points in the order of their cuts. One that was retracted can stand for
-/// no hour and no day.
-fn keep(ladder: &Ladder, points: &[MachinePoint], now: CutTime) -> Kept {
+/// What the ladder says of a machine's points. One that was retracted can stand for no hour and no
+/// day.
+fn keep(ladder: &Ladder, points: &[MachinePoint], now: UnixNs) -> Kept {
     let point = |point: &MachinePoint| Point {
-        cut: CutTime(point.record.cut.unix_ns),
-        consistency: match point.record.consistency {
-            blocks::Consistency::Crash => control::Consistency::Crash,
-            blocks::Consistency::FileSystem => control::Consistency::Filesystem,
-            blocks::Consistency::Application => control::Consistency::Application,
-        },
+        cut: UnixNs(point.record.cut.unix_ns),
+        consistency: point.record.consistency,
         complete: point.is_there() && !is_retracted(point),
         pinned: point.is_pinned(),
     };
@@ -273,8 +263,8 @@ fn shortage(
     Some(format!("{why}, so old points go before the ladder lets them{held}"))
 }
 
-fn now() -> CutTime {
-    CutTime(u64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0))
+fn now() -> UnixNs {
+    UnixNs(u64::try_from(Timestamp::now().as_nanosecond()).unwrap_or(0))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

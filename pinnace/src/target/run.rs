@@ -33,6 +33,7 @@ const FAREWELL: Duration = Duration::from_secs(3);
 /// Runs the target.
 pub(crate) fn run(config: &TargetConfig) -> Result<()> {
     logging::start();
+    service::allow_many_files();
     let layout = Layout::new(&config.store);
     let target: MachineId = layout.identity()?.id.parse().context("the target's identity")?;
     let authority = Authority::read(&layout.pki())?;

@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use blocks::Consistency;
-use vm_tests::Rig;
+use blocks::{Consistency, RetractReason};
+use vm_tests::{Rig, wait_until};
 
-use crate::site::{Site, ended_with};
+use crate::site::{PATIENCE, Site, ended_with};
 use crate::source::{Cut, NOW, Source, noise};
 
 #[test]
@@ -56,6 +56,31 @@ fn what_a_source_says_of_its_points_is_listed() -> Result<()> {
     ensure!(status["history"]["points"] == 3, "{status}");
     ensure!(status["history"]["ladder"] == "all 2h, 1h 24h, 1d 15d", "{status}");
     ensure!(status["history"]["note"].is_null(), "{status}");
+    Ok(())
+}
+
+#[test]
+fn what_a_source_takes_back_is_not_relied_on() -> Result<()> {
+    let Some(rig) = Rig::start()? else { return Ok(()) };
+    let site = Site::start(&rig, "")?;
+    let mut source = Source::start(&site, 2)?;
+    let good = source.cut(Cut { age: Duration::from_secs(60), ..NOW })?;
+    source.confirm()?;
+    let state = |index: usize, state: &str| {
+        wait_until(state, PATIENCE, || Ok((site.points()?[index]["state"] == state).then_some(())))
+    };
+    state(0, "confirmed")?;
+    source.write(0, 0, &noise(4096, 1));
+    let bad = source.cut(NOW)?;
+    // On one of its disks, which takes the whole point.
+    source.retract(1, RetractReason::MissedIssue)?;
+    state(1, "retracted")?;
+    let table = site.cli(&["point", "list"])?;
+    ensure!(table.contains("retracted: a write may have been issued unseen"), "{table}");
+    ensure!(site.json(&["point", "show", "latest"])?["id"] == good.as_str());
+    let insisted = ["point", "verify", &bad];
+    ended_with(&site.try_cli(&insisted)?, 5, &["unseen", "--force"])?;
+    site.cli(&[&insisted[..], &["--force"]].concat())?;
     Ok(())
 }
 

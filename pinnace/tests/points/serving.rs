@@ -49,6 +49,10 @@ fn a_point_stays_what_it_is_while_replication_goes_on() -> Result<()> {
     std::thread::sleep(std::time::Duration::from_secs(4));
     ensure!(in_use(&site, &held)?, "{}", site.log());
     other("qemu-img", &["compare", "-f", "raw", "-F", "raw", &serving.uri, text(&image)])?;
+    // The policy would let it go, and that is said.
+    let plan = site.json(&["point", "prune", "--dry-run"])?;
+    ensure!(plan["dropped"][0]["point"]["id"] == held.as_str(), "{plan}");
+    ensure!(site.cli(&["point", "prune", "--dry-run"])?.contains(&held[..8]));
     let status = serving.command.stop(PATIENCE)?;
     ensure!(status.success(), "{status}: {}", serving.command.log()?);
     ensure!(!serving.socket.exists(), "the socket is left behind");

@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use blocks::{
     ChunkSize, Consistency, CutMethod, CutTime, DiskId, Epoch, EpochKind, Generation, Geometry,
-    MachineId, MonotonicNs, PointId, PointRecord, Sector,
+    MachineId, MonotonicNs, PointId, PointRecord, RetractReason, Sector,
 };
 use wire::frame::EpochEnd;
-use wire::message::OpenDisk;
+use wire::message::{OpenDisk, RetractPoints};
 use wire::session::SourceEvent;
 use wire::{Codec, Content, DataKey, EpochSummary, FrameExtent, FrameSpec, Sealer, Sequence, Text};
 
@@ -124,6 +124,25 @@ impl Source {
             self.send(disk, EpochKind::Delta, Some(record))?;
         }
         Ok(PointId(id).to_string())
+    }
+
+    /// Stands by the points of all disks so far.
+    pub(crate) fn confirm(&mut self) -> Result<()> {
+        for disk in &self.disks {
+            self.stranger.session().confirm_points(disk.id, Epoch(disk.epoch))?;
+        }
+        self.stranger.transmit();
+        Ok(())
+    }
+
+    /// Takes the newest point of a disk back.
+    pub(crate) fn retract(&mut self, disk: usize, reason: RetractReason) -> Result<()> {
+        let Disk { id: disk, epoch, .. } = self.disks[disk];
+        let (after, through) = (Epoch(epoch - 1), Epoch(epoch));
+        let retract = RetractPoints { disk, after, through, reason };
+        self.stranger.session().retract_points(retract)?;
+        self.stranger.transmit();
+        Ok(())
     }
 
     /// Sends an epoch of what has changed, and waits until it is durable.

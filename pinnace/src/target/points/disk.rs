@@ -1,5 +1,6 @@
 //! A view of a point, as a disk that the NBD server can serve.
 
+use std::fmt;
 use std::io;
 use std::ops::Range;
 
@@ -7,22 +8,48 @@ use nbd::{Content, Export, Run};
 use replica::{Allocation, ReadError, View};
 
 use crate::causes::with_causes;
+use crate::target::retention::Retention;
 
-/// One disk of a point. The view's lease lives as long as this.
+/// One disk of a point. The view's lease lives as long as this; when it ends, retention hears of
+/// it, since the point may be overdue.
 #[derive(Debug)]
-pub(super) struct PointDisk(pub(super) View);
+pub(super) struct PointDisk {
+    view: View,
+    // After the view: fields are dropped in their order.
+    _afterwards: Look,
+}
+
+struct Look(Retention);
+
+impl Drop for Look {
+    fn drop(&mut self) {
+        self.0.look();
+    }
+}
+
+impl fmt::Debug for Look {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Look")
+    }
+}
+
+impl PointDisk {
+    pub(super) fn new(view: View, retention: Retention) -> Self {
+        Self { view, _afterwards: Look(retention) }
+    }
+}
 
 impl Export for PointDisk {
     fn len(&self) -> u64 {
-        self.0.len().0
+        self.view.len().0
     }
 
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<()> {
-        self.0.read_at(offset, buffer).map_err(failed)
+        self.view.read_at(offset, buffer).map_err(failed)
     }
 
     fn status(&self, range: Range<u64>, runs_max: usize) -> io::Result<Vec<Run>> {
-        let parts = self.0.allocation(range.start, range.end - range.start).map_err(failed)?;
+        let parts = self.view.allocation(range.start, range.end - range.start).map_err(failed)?;
         let mut runs = Vec::new();
         for part in parts {
             let content = match part.state {
