@@ -7,7 +7,7 @@
 //! A disk without points has no history to keep: its base follows the newest epoch, and that is
 //! done by whoever commits it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result};
 use blocks::{ByteLen, DiskId, Epoch};
 use control::{Kept, Ladder, Point, UnixNs};
 use jiff::Timestamp;
-use replica::{MachinePoint, Step, Store};
+use replica::{DiskPoint, MachinePoint, PointStatus, Step, Store};
 
 use super::points;
 use crate::admin::points::{Dropped, PrunePlan};
@@ -141,8 +141,10 @@ impl Retention {
 
 impl Shared {
     fn run(&self) {
+        let mut settled = HashMap::new();
         loop {
-            let trouble = self.pass().err().map(|error| format!("retention waits: {error:#}"));
+            let trouble =
+                self.pass(&mut settled).err().map(|error| format!("retention waits: {error:#}"));
             if let Some(trouble) = &trouble {
                 tracing::warn!("{trouble}");
             }
@@ -160,14 +162,22 @@ impl Shared {
         *lock(&self.asked) = false;
     }
 
-    /// Carries the policy out once, on all disks that have points. A disk that fails does not keep
-    /// the others.
-    fn pass(&self) -> Result<()> {
+    /// Carries the policy out once, on all disks whose points are not as they were when there was
+    /// nothing left to do: opening a disk that nobody has open is not free. A disk that fails does
+    /// not keep the others.
+    fn pass(&self, settled: &mut HashMap<DiskId, Vec<Standing>>) -> Result<()> {
         let mut result = Ok(());
         for machine in self.store.machines() {
             let points = self.store.points(machine);
-            for (disk, epochs) in kept_epochs(&points, &keep(&self.ladder, &points, now())) {
-                let retained = self.retain(disk, &epochs);
+            for (disk, standing) in by_disk(&points, &keep(&self.ladder, &points, now())) {
+                if settled.get(&disk) == Some(&standing) {
+                    continue;
+                }
+                let kept = standing.iter().filter(|point| point.kept);
+                let retained = self.retain(disk, &kept.map(|point| point.epoch).collect());
+                if retained.is_ok() {
+                    settled.insert(disk, standing);
+                }
                 result = result.and(retained.with_context(|| format!("disk {disk}")));
             }
         }
@@ -213,21 +223,35 @@ fn keep(ladder: &Ladder, points: &[MachinePoint], now: UnixNs) -> Kept {
 }
 
 fn is_retracted(point: &MachinePoint) -> bool {
-    matches!(point.status(), replica::PointStatus::Retracted(_))
+    matches!(point.status(), PointStatus::Retracted(_))
 }
 
-/// The epochs to be kept on each disk that has points.
-fn kept_epochs(points: &[MachinePoint], kept: &Kept) -> BTreeMap<DiskId, BTreeSet<Epoch>> {
-    let mut epochs: BTreeMap<_, BTreeSet<_>> = BTreeMap::new();
+/// A point on a disk, as far as retention has to do with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Standing {
+    epoch: Epoch,
+    /// By the ladder.
+    kept: bool,
+    /// The others decide what the store keeps by itself.
+    there: bool,
+    status: PointStatus,
+    pinned: bool,
+    viewed: bool,
+}
+
+/// The points of each disk that has any.
+fn by_disk(points: &[MachinePoint], kept: &Kept) -> BTreeMap<DiskId, Vec<Standing>> {
+    let mut disks: BTreeMap<_, Vec<_>> = BTreeMap::new();
     for (index, point) in points.iter().enumerate() {
-        for (disk, of_disk) in &point.disks {
-            let epochs = epochs.entry(*disk).or_default();
-            if kept.reason(index).is_some() {
-                epochs.insert(of_disk.epoch);
-            }
+        let kept = kept.reason(index).is_some();
+        let there = point.is_there();
+        for (disk, point) in &point.disks {
+            let DiskPoint { epoch, status, pinned, viewed, .. } = *point;
+            let standing = Standing { epoch, kept, there, status, pinned, viewed };
+            disks.entry(*disk).or_default().push(standing);
         }
     }
-    epochs
+    disks
 }
 
 /// Why the ladder lets a point go.
