@@ -19,7 +19,6 @@ mod points;
 mod requests;
 mod retention;
 mod run;
-mod standing;
 mod status;
 mod tokens;
 
