@@ -50,6 +50,7 @@ fn numbers() -> Vec<(&'static str, u32)> {
         ("BUCKETS_LOG2", limits::BUCKETS_LOG2),
         ("WAYS", limits::WAYS),
         ("COPIES", limits::COPIES),
+        ("CONFLICT_WORDS_LOG2", limits::CONFLICT_WORDS_LOG2),
         ("INLINE_WORDS", limits::INLINE_WORDS),
         ("COARSE_CHUNKS", limits::COARSE_CHUNKS),
         ("COARSE_WORDS_OF_A_RANGE", limits::COARSE_WORDS_OF_A_RANGE),

@@ -58,61 +58,81 @@ pub(crate) fn measure(rig: &Rig, rounds: Rounds) -> Result<Findings> {
     Ok(findings)
 }
 
-/// Nanoseconds a run of the program on the path of requests, net of an empty program's.
+/// Nanoseconds a run of the programs on the path of requests, net of an empty program's.
 fn programs(pins: &Path, device: &BlockDevice, rounds: Rounds) -> Result<Findings> {
     let _measuring = Measuring::start()?;
     let (mut tracking, _) = Tracking::open_or_load(pins)?;
     let disk = track(&mut tracking, device)?;
+    let mut conflicts = tracking.conflicts().context("nobody else takes cuts")?;
     let empty = EmptyProgram::attach(disk.spec().class)?;
-    let (mut hot, mut cold) = (Vec::new(), Vec::new());
+    let (mut hot, mut cold) = (Windows::default(), Windows::default());
     for round in rounds.numbers() {
-        hot.extend(windows((&mut tracking, &empty), fio(device, HOT, LOAD)?, |_| ())?);
-        let forget = |tracking: &mut Tracking| drain(tracking, &disk);
-        cold.extend(windows((&mut tracking, &empty), fio(device, LEN, LOAD)?, forget)?);
-        rounds.say(round, &[("hot ns", &hot), ("cold ns", &cold)]);
+        hot.look((&mut tracking, &empty), fio(device, HOT, LOAD)?, |_| ())?;
+        let forget = |tracking: &mut Tracking| {
+            conflicts.flip();
+            drain(tracking, &disk);
+        };
+        cold.look((&mut tracking, &empty), fio(device, LEN, LOAD)?, forget)?;
+        rounds.say(round, &[("hot ns", &hot.complete), ("cold ns", &cold.complete)]);
     }
     drop(disk);
     tracking.unload()?;
+    let bar = |what, values, most| Verdict::new(what, Unit::Nanoseconds, values, Bar::AtMost(most));
     let verdicts = vec![
-        Verdict::new("the chunk is marked already", Unit::Nanoseconds, &hot, Bar::AtMost(25.0)),
-        Verdict::new("the chunk's first write", Unit::Nanoseconds, &cold, Bar::AtMost(60.0)),
+        bar("the chunk is marked already", &hot.complete, 25.0),
+        bar("the chunk's first write", &cold.complete, 60.0),
     ];
     let series = |label: &str, values| Series::new(label, Unit::Nanoseconds, values);
     let series = vec![
-        series("request path, net a run: the chunk is marked already", hot),
-        series("request path, net a run: the chunk's first write", cold),
+        series("request path, net a run: the chunk is marked already", hot.complete),
+        series("request path, net a run: the chunk's first write", cold.complete),
+        series("request issued, net a run: the chunk is noted already", hot.issue),
+        series("request issued, net a run: the first since a flip", cold.issue),
     ];
     Ok(Findings { series, verdicts })
 }
 
-/// The net cost in each window of a load; `before` is called before each.
-fn windows(
-    (tracking, empty): (&mut Tracking, &EmptyProgram),
-    load: Fio,
-    before: impl Fn(&mut Tracking),
-) -> Result<Vec<f64>> {
-    sleep(WARM_UP);
-    let began = Instant::now();
-    let mut found = Vec::new();
-    while began.elapsed() + 2 * (WARM_UP + WINDOW) < LOAD {
-        before(tracking);
-        let start = (empty.run_time()?, spent(tracking)?);
-        sleep(WINDOW);
-        let end = (empty.run_time()?, spent(tracking)?);
-        let runs = (end.0.runs - start.0.runs, end.1.runs - start.1.runs);
-        if runs.0 >= RUNS_MIN && runs.1 >= RUNS_MIN {
-            found.push(per_run(start.1, end.1) - per_run(start.0, end.0));
-        }
-    }
-    load.writes_per_second()?;
-    ensure!(!found.is_empty(), "too few writes reach the programs to measure them");
-    Ok(found)
+/// Net nanoseconds a run, a figure a window.
+#[derive(Default)]
+struct Windows {
+    complete: Vec<f64>,
+    issue: Vec<f64>,
 }
 
-/// What the programs that run at a request's completion have spent.
-fn spent(tracking: &Tracking) -> Result<RunTime> {
+impl Windows {
+    /// Adds the windows of a load; `before` is called before each.
+    fn look(
+        &mut self,
+        (tracking, empty): (&mut Tracking, &EmptyProgram),
+        load: Fio,
+        mut before: impl FnMut(&mut Tracking),
+    ) -> Result<()> {
+        sleep(WARM_UP);
+        let began = Instant::now();
+        while began.elapsed() + 2 * (WARM_UP + WINDOW) < LOAD {
+            before(tracking);
+            let look = || -> Result<_> {
+                let of = |hook| spent(tracking, hook);
+                Ok([empty.run_time()?, of("rq_complete")?, of("rq_issue")?])
+            };
+            let start = look()?;
+            sleep(WINDOW);
+            let [none, complete, issue] = difference(start, look()?);
+            if none.runs >= RUNS_MIN && complete.runs >= RUNS_MIN && issue.runs >= RUNS_MIN {
+                self.complete.push(per_run(complete) - per_run(none));
+                self.issue.push(per_run(issue) - per_run(none));
+            }
+        }
+        load.writes_per_second()?;
+        ensure!(!self.complete.is_empty(), "too few writes reach the programs to measure them");
+        Ok(())
+    }
+}
+
+/// What the programs at a hook have spent.
+fn spent(tracking: &Tracking, hook: &str) -> Result<RunTime> {
     let programs = tracking.programs()?.into_iter();
-    let on_path = programs.filter(|program| program.name.contains("rq"));
+    let on_path = programs.filter(|program| program.name.starts_with(hook));
     let none = RunTime { time: Duration::ZERO, runs: 0 };
     Ok(on_path.fold(none, |sum, program| RunTime {
         time: sum.time + program.run_time.time,
@@ -120,8 +140,14 @@ fn spent(tracking: &Tracking) -> Result<RunTime> {
     }))
 }
 
-fn per_run(start: RunTime, end: RunTime) -> f64 {
-    let spent = RunTime { time: end.time - start.time, runs: end.runs - start.runs };
+fn difference<const N: usize>(start: [RunTime; N], end: [RunTime; N]) -> [RunTime; N] {
+    std::array::from_fn(|i| RunTime {
+        time: end[i].time - start[i].time,
+        runs: end[i].runs - start[i].runs,
+    })
+}
+
+fn per_run(spent: RunTime) -> f64 {
     spent.nanoseconds_per_run().unwrap_or(f64::NAN)
 }
 

@@ -74,11 +74,17 @@ struct request_queue {
 	struct gendisk *disk;
 };
 
+enum mq_rq_state {
+	MQ_RQ_IDLE = 0, /* not with the driver */
+};
+
 struct request {
 	struct request_queue *q;
 	u32 cmd_flags;
+	u32 __data_len;
 	u64 __sector;
 	struct bio *bio;
+	enum mq_rq_state state;
 };
 
 #pragma clang attribute pop

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * Marks what is written to protected disks.
+ * Marks what is written to protected disks when it is done, and notes what is about to be written.
  *
- * Request-based disks: block_rq_complete. Bio-based disks (device mapper, md, zram): the range is
- * noted when a bio enters the disk (block_bio_queue) and looked up when it is done
- * (block_bio_complete), because drivers trim and advance the bio itself in between.
+ * Request-based disks: block_rq_issue notes, block_rq_complete marks. Bio-based disks (device
+ * mapper, md, zram): block_bio_queue notes, and keeps the range of the bio in the in-flight table,
+ * where block_bio_complete looks it up, because drivers trim and advance the bio itself in between.
  *
  * Only direct loads from the tracepoints' own arguments: no helper that reads arbitrary memory is
  * used, so kernel lockdown does not matter.
@@ -13,8 +13,10 @@
  * copies run in the order in which they were attached; marking is idempotent. The in-flight table
  * needs care: at the end of a bio the copies all look its entry up, and only the last deletes it;
  * at the start the copies after the first leave an equal entry alone, which saves them an update.
+ * Only the first copy notes conflicts and counts what is issued: the kernel counts when it skips it,
+ * and userspace takes no point then.
  */
-#include "mark.h"
+#include "conflict.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -57,6 +59,15 @@ static __always_inline void count(u32 slot, u32 op, u32 sectors, u32 copy)
 		mine->other += sectors;
 }
 
+/* Counts what a driver was given. */
+static __always_inline void count_issued(u32 slot, u32 sectors)
+{
+	struct counters *mine = counters_of(slot, FIRST);
+
+	if (mine)
+		mine->issued += sectors;
+}
+
 /*
  * A discard may hold several ranges with gaps between (one bio each), which the request's own
  * sector and length don't tell.
@@ -76,19 +87,62 @@ static __always_inline void mark_discard(u32 slot, const struct request *rq, u32
 		taint(slot, TAINT_TOO_MANY_RANGES);
 }
 
+/* The slot of a request that writes to a request-based disk, or NO_SLOT. */
+static __always_inline u32 find_written(const struct request *rq, u32 op)
+{
+	u32 slot;
+
+	if (!writes(op))
+		return NO_SLOT;
+	slot = find_slot(rq->q->disk);
+	if (slot == NO_SLOT || table.disks[slot].class != CLASS_REQUEST_BASED)
+		return NO_SLOT;
+	return slot;
+}
+
+/* A request is about to go to the driver; again after each requeue. All merging is done. */
+static __always_inline int rq_issue(const struct request *rq)
+{
+	u32 op = rq->cmd_flags & OP_MASK, slot = find_written(rq, op);
+	u32 sectors = rq->__data_len >> SECTOR_SHIFT;
+
+	if (slot == NO_SLOT)
+		return 0;
+	if (!known(op))
+		note_everything();
+	else if (op == OP_DISCARD && rq->bio)
+		note_discard(slot, rq);
+	else if (sectors)
+		note(slot, rq->__sector, sectors);
+	if (op != OP_DRV_OUT)
+		count_issued(slot, sectors);
+	return 0;
+}
+
+/* A request comes back from the driver undone, or before it went there. */
+static __always_inline int rq_requeue(const struct request *rq)
+{
+	u32 op = rq->cmd_flags & OP_MASK, slot = find_written(rq, op);
+	struct counters *mine;
+
+	if (slot == NO_SLOT || op == OP_DRV_OUT || rq->state == MQ_RQ_IDLE)
+		return 0;
+	mine = counters_of(slot, FIRST);
+	if (mine)
+		mine->requeued += rq->__data_len >> SECTOR_SHIFT;
+	return 0;
+}
+
 /*
  * A request, or a part of one, is done: nr_bytes from its current sector on. A partial completion
  * fires once for each part. Failed writes are marked too: the medium may have changed.
  */
 static __always_inline int rq_complete(const struct request *rq, u32 nr_bytes, u32 copy)
 {
-	u32 op = rq->cmd_flags & OP_MASK;
-	u32 sectors = nr_bytes >> SECTOR_SHIFT, slot;
+	u32 op = rq->cmd_flags & OP_MASK, slot = find_written(rq, op);
+	u32 sectors = nr_bytes >> SECTOR_SHIFT;
 
-	if (!writes(op))
-		return 0;
-	slot = find_slot(rq->q->disk);
-	if (slot == NO_SLOT || table.disks[slot].class != CLASS_REQUEST_BASED)
+	if (slot == NO_SLOT)
 		return 0;
 	if (op == OP_DRV_OUT) {
 		/* A command of the driver's own; its sector means nothing. */
@@ -131,7 +185,13 @@ static __always_inline int bio_queue(const struct bio *bio, u32 copy)
 	entry.slot = slot;
 	entry.devt = table.disks[slot].devt;
 	entry.op = op;
-	if (copy != FIRST) {
+	if (copy == FIRST) {
+		if (!known(op))
+			note_everything();
+		else if (entry.sectors)
+			note(slot, entry.sector, entry.sectors);
+		count_issued(slot, entry.sectors);
+	} else {
 		const struct in_flight *found = bpf_map_lookup_elem(&in_flight, &key);
 
 		if (found && same(found, &entry))
@@ -212,6 +272,18 @@ static __always_inline int bio_complete(const struct bio *bio, u32 copy)
 	{                                                                                     \
 		return bio_complete(bio, copy);                                               \
 	}
+
+SEC("tp_btf/block_rq_issue")
+int BPF_PROG(rq_issue_1, struct request *rq)
+{
+	return rq_issue(rq);
+}
+
+SEC("tp_btf/block_rq_requeue")
+int BPF_PROG(rq_requeue_1, struct request *rq)
+{
+	return rq_requeue(rq);
+}
 
 PROGRAMS(1, FIRST)
 PROGRAMS(2, SECOND)

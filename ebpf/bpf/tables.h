@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * The maps, and the shapes of what is in them. Mirrored by src/table.rs, src/counters.rs and
- * src/ring.rs; any change of meaning needs a new LAYOUT_VERSION in src/limits.rs, where the
+ * The maps, and the shapes of what is in them. Mirrored by src/table.rs, src/counters.rs,
+ * src/conflicts.rs and src/ring.rs; any change of meaning needs a new LAYOUT_VERSION in src/limits.rs, where the
  * numbers in capitals come from too.
  */
 #ifndef PINNACE_TABLES_H
@@ -11,6 +11,7 @@
 
 #define NO_SLOT DISKS
 #define BUCKETS (1 << BUCKETS_LOG2)
+#define CONFLICT_WORDS (1 << CONFLICT_WORDS_LOG2)
 
 _Static_assert((DISKS & (DISKS - 1)) == 0, "slots are masked");
 
@@ -79,13 +80,18 @@ struct {
 	__uint(max_entries, 1 << 20); /* set by the loader */
 } ring SEC(".maps");
 
-/* What one copy of the programs met on one disk, in sectors where not said otherwise. */
+/*
+ * What one copy of the programs met on one disk, in sectors where not said otherwise. No two
+ * programs write the same field, so one may interrupt another on its CPU.
+ */
 struct counters {
 	u64 written;
 	u64 discarded;
 	u64 other;
 	u64 events;    /* completions */
 	u64 ring_lost; /* records */
+	u64 issued;    /* given to the driver */
+	u64 requeued;  /* taken back from it */
 };
 
 struct {
@@ -94,6 +100,25 @@ struct {
 	__type(key, u32);
 	__type(value, struct counters);
 } counters SEC(".maps");
+
+/*
+ * What was written since which flip, by all disks, hashed; see conflict.h. Userspace flips `half`,
+ * and clears the half that is not current.
+ */
+struct conflicts {
+	u64 half; /* the current one: 0 or 1 */
+	u64 overflow[2];
+	u64 reserved[5];
+	u64 words[2][CONFLICT_WORDS];
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1);
+	__type(key, u32);
+	__type(value, struct conflicts);
+} conflicts SEC(".maps");
 
 /* A write to a bio-based disk between its start and its completion. */
 struct in_flight {

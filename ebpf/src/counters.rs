@@ -2,7 +2,7 @@
 //!
 //! Each copy of the programs counts for itself. Where every copy ran on every event all agree; a
 //! copy that was skipped is behind. The largest is the best known lower bound: an event is lost
-//! only if all copies were skipped.
+//! only if all copies were skipped. What is issued is counted by the first copy alone.
 
 use blocks::Slot;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
@@ -22,6 +22,24 @@ pub struct Counters {
     pub events: u64,
     /// Ring records that found no room.
     pub ring_lost: u64,
+    /// Given to the driver, less what came back undone.
+    pub issued: u64,
+}
+
+impl Counters {
+    /// Everything that was done.
+    pub const fn completed(&self) -> u64 {
+        self.written + self.discarded + self.other
+    }
+
+    /// What was issued and is not yet done.
+    ///
+    /// When nothing is in flight this is a constant of the disk: zero, or less by what was in flight
+    /// when it was added. If it has fallen since, so many sectors were issued unseen: a cut in
+    /// between may hold writes of after its instant.
+    pub const fn outstanding(&self) -> i64 {
+        self.issued.wrapping_sub(self.completed()).cast_signed()
+    }
 }
 
 /// The counters could not be read.
@@ -35,20 +53,24 @@ pub enum ReadError {
     Shape,
 }
 
-const FIELDS: usize = 5;
+const FIELDS: usize = 7;
 
 /// Reads the counters of `slot`.
+///
+/// Copies are read from the last to the first, and what is issued is with the first: it is read
+/// after what was completed, so that writes which start and end meanwhile never look unissued.
 pub(crate) fn read(map: &MapHandle, slot: Slot) -> Result<Counters, ReadError> {
     let mut most = [0u64; FIELDS];
     let mut ring_lost = 0;
-    for copy in 0..COPIES {
+    for copy in (0..COPIES).rev() {
         let copy = read_copy(map, copy, slot)?;
         ring_lost += copy[4];
         most.iter_mut().zip(copy).for_each(|(most, of_copy)| *most = (*most).max(of_copy));
     }
-    let [written, discarded, other, events, _] = most;
+    let [written, discarded, other, events, _, issued, requeued] = most;
     // A record is tried by the copy that set the bit, so these add up.
-    Ok(Counters { written, discarded, other, events, ring_lost })
+    let issued = issued.wrapping_sub(requeued);
+    Ok(Counters { written, discarded, other, events, ring_lost, issued })
 }
 
 /// Sets all counters of `slot` to zero. No program must be counting there.

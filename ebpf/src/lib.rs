@@ -4,7 +4,8 @@
 //! application is told. [`Tracking`] loads them, pins them so that they outlive the process, and
 //! adds and removes disks; [`TrackedDisk`] reads one disk's record: [`TrackedDisk::harvest`] moves
 //! dirty bits to a second pinned map, *pending*, which holds them until the replica acknowledged
-//! them. [`device`] finds out what a path is and whether it can be tracked. [`cost`] measures.
+//! them. [`ConflictTable`] tells what was written since an instant, for cuts. [`device`] finds out
+//! what a path is and whether it can be tracked. [`cost`] measures.
 //!
 //! Invariants: a bit of a write is set in `dirty`, `coarse` or `pending` from before the write is
 //! acknowledged until [`TrackedDisk::drop_pending`]; whatever the programs can't follow taints the
@@ -15,6 +16,7 @@
 #[cfg(target_endian = "big")]
 compile_error!("maps shared with the kernel are read as little-endian words");
 
+mod conflicts;
 pub mod cost;
 mod counters;
 pub mod device;
@@ -33,6 +35,7 @@ mod sys;
 mod table;
 mod tracking;
 
+pub use conflicts::ConflictTable;
 pub use counters::{Counters, ReadError};
 pub use device::{DeviceNumber, DiskClass};
 pub use disk::{DiskMapError, DiskSpec, TrackedDisk};

@@ -4,7 +4,7 @@
 
 /// The version of everything that is pinned: map types, sizes, record shapes, meanings of bits.
 /// An agent that finds another version leaves it alone and says so.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// How many disks can be tracked at once.
 pub const DISKS: u32 = 128;
@@ -14,6 +14,9 @@ pub(crate) const BUCKETS_LOG2: u32 = 9;
 
 /// Entries in a bucket: what one look-up compares at most.
 pub(crate) const WAYS: u32 = 4;
+
+/// Base-two logarithm of the words in one half of the conflict table: 2^20 bits.
+pub(crate) const CONFLICT_WORDS_LOG2: u32 = 14;
 
 /// Copies of each completion and queue program. The kernel skips a program that is re-entered on
 /// its CPU; block I/O completes in three contexts (task, soft and hard interrupt), so that one of

@@ -23,12 +23,13 @@ use crate::{
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pinnace.o"));
 
 /// The maps as their pins are called, with the name that libbpf gives them.
-const MAPS: [(&str, &str); 6] = [
+const MAPS: [(&str, &str); 7] = [
     ("table", ".data.table"),
     ("dirty", "dirty"),
     ("coarse", "coarse"),
     ("ring", "ring"),
     ("counters", "counters"),
+    ("conflicts", "conflicts"),
     ("in_flight", "in_flight"),
 ];
 
@@ -96,27 +97,43 @@ pub enum LoadError {
     Map(#[from] libbpf_rs::Error),
 }
 
-/// The hooks, in the order in which they are attached: for bio-based disks, starts are seen before
-/// completions are.
+/// The hooks, in the order in which they are attached: starts are seen before completions are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Hook {
+    RequestIssue,
+    RequestRequeue,
     RequestComplete,
     BioQueue,
     BioComplete,
 }
 
 impl Hook {
-    pub(crate) const ALL: [Self; 3] = [Self::RequestComplete, Self::BioQueue, Self::BioComplete];
+    pub(crate) const ALL: [Self; 5] = [
+        Self::RequestIssue,
+        Self::RequestRequeue,
+        Self::RequestComplete,
+        Self::BioQueue,
+        Self::BioComplete,
+    ];
+    pub(crate) const OF_REQUESTS: [Self; 3] =
+        [Self::RequestIssue, Self::RequestRequeue, Self::RequestComplete];
     pub(crate) const OF_BIOS: [Self; 2] = [Self::BioQueue, Self::BioComplete];
+
+    /// The programs that note conflicts: one at each hook where writes are issued. A copy that is
+    /// skipped at completion would lose a mark, so there are three; one that is skipped here makes
+    /// an attempt at a cut void, which its count of misses is enough for.
+    pub(crate) const NOTING: [&str; 2] = ["rq_issue_1", "bio_queue_1"];
 
     /// The names of its programs, in the order in which they must run.
     pub(crate) fn programs(self) -> impl Iterator<Item = String> {
-        let name = match self {
-            Self::RequestComplete => "rq_complete",
-            Self::BioQueue => "bio_queue",
-            Self::BioComplete => "bio_complete",
+        let (name, copies) = match self {
+            Self::RequestIssue => ("rq_issue", 1),
+            Self::RequestRequeue => ("rq_requeue", 1),
+            Self::RequestComplete => ("rq_complete", COPIES),
+            Self::BioQueue => ("bio_queue", COPIES),
+            Self::BioComplete => ("bio_complete", COPIES),
         };
-        (1..=COPIES).map(move |copy| format!("{name}_{copy}"))
+        (1..=copies).map(move |copy| format!("{name}_{copy}"))
     }
 }
 
@@ -141,7 +158,8 @@ pub(crate) fn inspect(pins: &Pins) -> Result<Found, LoadError> {
     if found != u64::from(LAYOUT_VERSION) {
         return Err(LoadError::Layout { found });
     }
-    let attached = Hook::RequestComplete.programs().all(|name| pins.link(&name).exists());
+    let mut needed = Hook::OF_REQUESTS.into_iter().flat_map(Hook::programs);
+    let attached = needed.all(|name| pins.link(&name).exists());
     Ok(if attached { Found::Complete } else { Found::Nothing })
 }
 
@@ -166,7 +184,7 @@ pub(crate) fn load(pins: &Pins, options: LoadOptions) -> Result<(), LoadError> {
         let program = object.progs().find(|program| program.name() == name.as_str());
         pin(program.as_ref(), pins.program(&name))?;
     }
-    attach(pins, Hook::RequestComplete)?;
+    Hook::OF_REQUESTS.into_iter().try_for_each(|hook| attach(pins, hook))?;
     pin_version(pins)
 }
 

@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     io,
     os::fd::AsFd,
-    path::Path,
+    path::{Path, PathBuf},
     sync::Arc,
     thread,
     time::{Duration, Instant},
@@ -14,6 +14,7 @@ use blocks::{Mark, Slot, Taint, TaintSet};
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use crate::{
+    conflicts::ConflictTable,
     cost::RunTime,
     counters::{self, ReadError},
     device::{self, DiskClass},
@@ -116,6 +117,7 @@ pub struct Tracking {
     shared: Arc<Shared>,
     dirty: MapHandle,
     coarse: MapHandle,
+    conflicts: Option<ConflictTable>,
     ring: RingReader,
     ring_records: usize,
     disks: BTreeMap<Slot, TrackedDisk>,
@@ -167,6 +169,7 @@ impl Tracking {
             .map_err(|source| LoadError::Pin { path: pins.map("table"), source })?;
         let ring = map("ring")?;
         Ok(Self {
+            conflicts: Some(open_conflicts(&pins)?),
             shared: Arc::new(Shared { table, counters: map("counters")? }),
             dirty: map("dirty")?,
             coarse: map("coarse")?,
@@ -228,6 +231,11 @@ impl Tracking {
     /// removed meanwhile may be among them.
     pub fn poll_ring(&mut self, out: &mut dyn FnMut(Mark)) -> usize {
         self.ring.poll(self.ring_records, out)
+    }
+
+    /// The conflict table of all disks, to one taker: nothing the second time.
+    pub fn conflicts(&mut self) -> Option<ConflictTable> {
+        self.conflicts.take()
     }
 
     /// The attached programs.
@@ -370,6 +378,16 @@ enum OpenDiskError {
     Tables(#[from] libbpf_rs::Error),
     #[error(transparent)]
     System(#[from] io::Error),
+}
+
+fn open_conflicts(pins: &Pins) -> Result<ConflictTable, LoadError> {
+    let open =
+        |path: PathBuf| sys::open_pin(&path).map_err(|source| LoadError::Pin { path, source });
+    let programs = Hook::NOTING.into_iter().map(|name| open(pins.program(name)));
+    let programs = programs.collect::<Result<Vec<_>, _>>()?;
+    let path = pins.map("conflicts");
+    ConflictTable::new(&MapHandle::from_pinned_path(&path)?, programs)
+        .map_err(|source| LoadError::Pin { path, source })
 }
 
 /// Whether the programs find `inner` in `slot` of `outer`.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::Result;
-use blocks::ByteLen;
+use blocks::{ByteLen, Extent, Sector};
 use ebpf::{
     Tracking,
     cost::{EmptyProgram, Measuring, RunTime},
@@ -16,7 +16,7 @@ use vm_tests::{
     After, BlockDevice, Load, LoopDisk, LoopSpec, Method, Target, WriteLog, Writer, ZramDisk,
 };
 
-use crate::bench::{Bench, MIB, spec_of};
+use crate::bench::{Bench, MIB, open_direct, spec_of, write};
 
 /// A window of one measurement. The median over several is told: others use the machine too.
 const WINDOW: Duration = Duration::from_millis(50);
@@ -107,4 +107,36 @@ fn on_a_bio_based_disk() -> Result<()> {
     let Some(bench) = Bench::start()? else { return Ok(()) };
     let disk = ZramDisk::create(&bench.rig, ByteLen(16 * MIB))?;
     compare(&bench, &disk)
+}
+
+/// How long a harvest takes of disks with a few chunks marked, as at a cut.
+#[test]
+fn harvests() -> Result<()> {
+    let Some(bench) = Bench::start()? else { return Ok(()) };
+    for (id, len) in (1..).zip([16 * MIB, 4096 * MIB, 16 * 1024 * MIB]) {
+        // Sparse: only what is written takes memory.
+        let zram = ZramDisk::create(&bench.rig, ByteLen(len))?;
+        let mut tracking = Tracking::open_or_load(&bench.pins())?.0;
+        let slot = tracking.add_disk(&spec_of(&zram, id)?)?;
+        let disk = tracking.disk(slot).expect("just added").clone();
+        let file = open_direct(&zram)?;
+        let mut times = Vec::new();
+        for round in 0..25 {
+            let step = disk.spec().geometry.chunks() / 256;
+            for i in 0..256 {
+                let start = Sector((i * step + round % step) * 8);
+                write(&file, Extent { start, sectors: 8 }, 1)?;
+            }
+            let began = Instant::now();
+            let mut words = 0;
+            disk.harvest(&mut |_, _| words += 1);
+            times.push(began.elapsed());
+            assert!(words > 0, "something was marked");
+        }
+        times.sort_unstable();
+        println!("{} MiB: median {:?}, most {:?}", len / MIB, times[12], times[24]);
+        assert!(times[12] < Duration::from_millis(50), "far beyond what was ever measured");
+        tracking.remove_disk(slot)?;
+    }
+    Ok(())
 }

@@ -60,9 +60,9 @@ fn a_disk_is_removed_whole_and_its_slot_starts_anew() -> Result<()> {
     let [one, other] = [(); 2].map(|()| ZramDisk::create(&bench.rig, ByteLen(16 * MIB)));
     let (one, other) = (one?, other?);
     let mut tracking = bench.load()?;
-    assert_eq!(tracking.programs()?.len(), 3, "programs for bios are not attached yet");
+    assert_eq!(tracking.programs()?.len(), 5, "programs for bios are not attached yet");
     let disk = track(&mut tracking, &one)?;
-    assert_eq!(tracking.programs()?.len(), 9);
+    assert_eq!(tracking.programs()?.len(), 11);
     let again = tracking.add_disk(&spec_of(&one, 2)?);
     assert!(matches!(again, Err(AddDiskError::AlreadyTracked(slot)) if slot == disk.slot()));
 
@@ -106,6 +106,7 @@ fn handles_can_be_used_from_other_threads() {
     fn check<T: Send>() {}
     fn check_shared<T: Send + Sync>() {}
     check::<Tracking>();
+    check::<ebpf::ConflictTable>();
     check_shared::<TrackedDisk>();
 }
 
@@ -124,7 +125,7 @@ fn one_process_at_a_time() -> Result<()> {
 fn a_missing_program_is_a_fresh_start() -> Result<()> {
     let Some(bench) = Bench::start()? else { return Ok(()) };
     let zram = ZramDisk::create(&bench.rig, ByteLen(16 * MIB))?;
-    for gone in ["rq_complete_2", "bio_queue_1", "bio_complete_3"] {
+    for gone in ["rq_complete_2", "rq_issue_1", "bio_queue_1", "bio_complete_3"] {
         let (mut tracking, attached) = Tracking::open_or_load(&bench.pins())?;
         assert_eq!(attached, Attached::Fresh);
         assert_eq!(tracking.disks().count(), 0);
@@ -211,7 +212,7 @@ fn the_bpf_file_system_is_mounted_where_it_belongs() -> Result<()> {
 fn only_direct_loads_are_used() -> Result<()> {
     let Some(bench) = Bench::start()? else { return Ok(()) };
     let _tracking = bench.load()?;
-    for program in ["rq_complete_1", "bio_queue_2", "bio_complete_3"] {
+    for program in ["rq_issue_1", "rq_complete_1", "bio_queue_1", "bio_complete_3"] {
         let path = bench.pins().join("programs").join(program);
         let output =
             Command::new("bpftool").args(["prog", "dump", "xlated", "pinned"]).arg(path).output();

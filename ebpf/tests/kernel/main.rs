@@ -7,6 +7,7 @@
 mod bench;
 mod capacity;
 mod completeness;
+mod conflicts;
 mod cost;
 mod discovery;
 mod lifecycle;
