@@ -7,6 +7,7 @@
 //! rely on. [`hrl`] is the file that carries the dirty set over a clean stop.
 
 mod crosscheck;
+pub mod cut;
 mod disk;
 pub mod hrl;
 pub mod start;
