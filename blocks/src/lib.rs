@@ -24,6 +24,6 @@ pub use extent::{ChunkRange, Extent};
 pub use geometry::{Geometry, GeometryError};
 pub use identity::{DiskId, Generation, MachineId, ParseIdentityError, PointId};
 pub use mark::{Mark, MarkKind, Slot};
-pub use point::{Consistency, CutMethod, CutTime, PointRecord};
+pub use point::{Consistency, CutMethod, CutTime, PointRecord, RetractReason};
 pub use sealed::{CompareEpoch, DeltaEpoch, SealedEpoch, SeedEpoch};
 pub use unit::{ByteLen, ChunkIndex, ChunkSize, ChunkSizeError, MonotonicNs, SECTOR_SIZE, Sector};

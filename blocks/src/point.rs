@@ -41,6 +41,20 @@ pub enum CutMethod {
     FrozenThroughout = 3,
 }
 
+/// Why a point that was sent is none after all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u8)]
+pub enum RetractReason {
+    /// The kernel's own statistics count more writes than were seen.
+    CrossCheck = 1,
+    /// A write may have been issued unseen while the point was read.
+    MissedIssue = 2,
+    /// What was written is not known without a gap.
+    Gap = 3,
+    /// A person said so.
+    Operator = 4,
+}
+
 /// A recovery point, as its source describes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PointRecord {
@@ -83,6 +97,30 @@ impl CutMethod {
             3 => Some(Self::FrozenThroughout),
             _ => None,
         }
+    }
+}
+
+impl RetractReason {
+    /// The one with this number on the wire and on disk.
+    pub const fn from_u8(number: u8) -> Option<Self> {
+        match number {
+            1 => Some(Self::CrossCheck),
+            2 => Some(Self::MissedIssue),
+            3 => Some(Self::Gap),
+            4 => Some(Self::Operator),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for RetractReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CrossCheck => "more was written than was seen",
+            Self::MissedIssue => "a write may have been issued unseen",
+            Self::Gap => "a gap in what was seen",
+            Self::Operator => "by hand",
+        })
     }
 }
 

@@ -15,7 +15,9 @@ use quinn::{Connection, RecvStream, SendStream};
 use replica::{Completeness, Disk, DiskState, Store};
 use tokio::sync::mpsc;
 use wire::message::{Features, HashRequest, OpenDisk, ReplicaState, RequestId, VersionRange};
-use wire::session::{StreamEnd, StreamId, TargetAction, TargetConfig, TargetSession};
+use wire::session::{
+    ReplicaPosition, StreamEnd, StreamId, TargetAction, TargetConfig, TargetSession,
+};
 use wire::{CheckedFrame, CloseCode, FrameDecoder, FrameError, Reason};
 
 use super::assignments::Assignments;
@@ -179,6 +181,8 @@ impl Peer {
             // Dropping the writer throws away what it has.
             TargetAction::Abort { disk, epoch } => drop(self.epochs.remove(&(disk, epoch))),
             TargetAction::Hash(request) => self.hash(request),
+            // Taken up with the store's history.
+            TargetAction::ConfirmPoints { .. } | TargetAction::RetractPoints(_) => {}
             TargetAction::CloseDisk { disk, .. } => {
                 // Forgetting a replica is for whoever administers the target.
                 self.disks.remove(&disk);
@@ -264,7 +268,9 @@ impl Peer {
                     Completeness::Follows => ReplicaState::Follows,
                 };
                 self.disks.insert(id, disk);
-                self.session.handle_disk_opened(id, last_durable, state);
+                let confirmed = Epoch::NONE;
+                let position = ReplicaPosition { last_durable, confirmed, state };
+                self.session.handle_disk_opened(id, position);
             }
             Err((code, detail)) => {
                 tracing::warn!(DISK = %id, %code, detail, "a disk was refused");

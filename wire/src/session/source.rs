@@ -19,7 +19,7 @@ use super::{DISKS_MAX, Violation, WINDOW_MIN};
 use crate::close::{CloseCode, Detail};
 use crate::message::{
     AgentMessage, DiskOpened, DiskRefused, Forget, HashRequest, Hello, MessageDecoder, OpenDisk,
-    RequestId, TargetMessage, VersionRange, Welcome,
+    RequestId, RetractPoints, TargetMessage, VersionRange, Welcome,
 };
 use crate::seal::EpochLink;
 
@@ -175,6 +175,24 @@ impl SourceSession {
         let message = HashRequest { disk, request, first_block, count };
         self.send(&AgentMessage::HashRequest(message));
         Ok(request)
+    }
+
+    /// Says that the disk's points up to that of epoch `through`, which the target has said is
+    /// durable, may be relied on.
+    pub fn confirm_points(&mut self, disk: DiskId, through: Epoch) -> Result<(), SourceError> {
+        let durable = self.open(disk)?.durable_epoch();
+        if through > durable {
+            return Err(SourceError::NotDurable { epoch: through, durable });
+        }
+        self.send(&AgentMessage::ConfirmPoints { disk, through });
+        Ok(())
+    }
+
+    /// Says that points which were not confirmed may lack writes.
+    pub fn retract_points(&mut self, retract: RetractPoints) -> Result<(), SourceError> {
+        self.open(retract.disk)?;
+        self.send(&AgentMessage::RetractPoints(retract));
+        Ok(())
     }
 
     /// Asks for a pong of the same number.

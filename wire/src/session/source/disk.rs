@@ -75,6 +75,11 @@ impl OpenDisk {
         Ok(follows)
     }
 
+    /// The newest epoch that the target said is durable.
+    pub(super) fn durable_epoch(&self) -> Epoch {
+        self.durable
+    }
+
     /// Gives an epoch up; whether the target is to be told. It is told of a doomed epoch too, as
     /// it may not have seen a frame of it, and now never will.
     pub(super) fn abort(&mut self, epoch: Epoch) -> bool {

@@ -87,6 +87,14 @@ pub enum SourceError {
         /// The newest one used.
         newest: Epoch,
     },
+    /// The target has not said that the epoch is durable.
+    #[error("epoch {epoch} is not durable; {durable} is the newest that is")]
+    NotDurable {
+        /// The epoch.
+        epoch: Epoch,
+        /// The newest one that is.
+        durable: Epoch,
+    },
     /// As many epochs are in flight as may be.
     #[error("{EPOCHS_IN_FLIGHT_MAX} epochs of the disk are in flight")]
     TooManyEpochs,

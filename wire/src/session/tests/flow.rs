@@ -1,10 +1,10 @@
 //! What two honest ends do.
 
-use blocks::{ByteLen, Epoch, EpochKind};
+use blocks::{ByteLen, Epoch, EpochKind, RetractReason};
 
 use super::pair::*;
 use crate::close::{CloseCode, Reason};
-use crate::message::{Features, Forget, ReplicaState, VersionRange};
+use crate::message::{Features, Forget, RetractPoints, VersionRange};
 use crate::session::{
     SourceError, SourceEvent, StreamEnd, StreamId, TargetAction, TargetConfig, WINDOW_MIN,
 };
@@ -315,7 +315,22 @@ fn a_target_that_shuts_down_aborts_and_says_so() {
         ["abort 1".to_owned(), format!("CLOSE {}", CloseCode::from(Reason::ShuttingDown))]
     );
     pair.deliver(2, &frames[1..]);
-    pair.target.handle_disk_opened(DISK, Epoch(1), ReplicaState::Follows);
+    pair.target.handle_disk_opened(DISK, position(Epoch(1)));
     pair.target.close(Reason::Done, "again");
     assert!(pair.pump().1.is_empty(), "nothing follows");
+}
+
+#[test]
+fn points_are_confirmed_once_they_are_durable_and_retracted_any_time() {
+    let mut pair = Pair::open(Epoch(5));
+    let refused = pair.source.confirm_points(DISK, Epoch(6));
+    assert_eq!(refused, Err(SourceError::NotDurable { epoch: Epoch(6), durable: Epoch(5) }));
+    pair.source.confirm_points(DISK, Epoch(5)).unwrap();
+    let reason = RetractReason::CrossCheck;
+    let retract = RetractPoints { disk: DISK, after: Epoch(5), through: Epoch(7), reason };
+    pair.source.retract_points(retract).unwrap();
+    let (_, actions) = pair.pump();
+    assert_eq!(names(&actions), ["confirm 5", "retract 5 to 7"]);
+    pair.source.close_disk(DISK, Forget::Keep).unwrap();
+    assert_eq!(pair.source.retract_points(retract), Err(SourceError::NotOpen(DISK)));
 }
