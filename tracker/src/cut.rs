@@ -193,8 +193,7 @@ impl Cut {
                 self.state = State::Flip;
                 Step::Pause(pause)
             }
-            State::Done(_) if self.outstanding.is_empty() => Step::Done,
-            State::Done(_) => Step::Wait,
+            State::Done(_) => Step::Done,
         }
     }
 
@@ -281,9 +280,10 @@ impl Cut {
         };
     }
 
-    /// What can't be done ended the cut. Reads that are outstanding must still be waited for.
+    /// What can't be done ended the cut. Reads that are outstanding are of no use any more.
     pub fn fail(&mut self, why: String) {
         self.queue.clear();
+        self.outstanding.clear();
         self.state = State::Done(Outcome::Failed(why));
     }
 

@@ -26,6 +26,7 @@ use blocks::{
 
 use crate::start::Start;
 
+mod cut;
 #[cfg(test)]
 mod tests;
 

@@ -70,6 +70,8 @@ impl Core {
             }
         }
         for (id, reason) in gaps {
+            // Before the comparison begins, whose epochs are no points.
+            self.retract_points(id, &reason.to_string());
             self.open_gap(id, reason);
             // After the gap is on record: a crash in between finds the taints again.
             if let (GapReason::Tainted(taints), Some(disk)) = (reason, self.disks.get(&id)) {
