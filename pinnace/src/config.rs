@@ -77,7 +77,7 @@ macro_rules! layer {
      $(tables { $($table:ident: $layer:ty),* $(,)? })?) => {
         #[derive(Default, serde::Deserialize)]
         #[serde(deny_unknown_fields)]
-        struct $name {
+        pub(super) struct $name {
             $($key: Option<$kind>,)*
             $($(#[serde(default)] $table: $layer,)*)?
         }

@@ -4,6 +4,7 @@
 //! - [`Engine`]: the threads that execute plans. [`Engine::ship`] takes a [`Job`], frames come out
 //!   of its sink in order.
 //! - [`WindowReader`]: reads of a cut into an image in memory, which is then shipped from there.
+//! - [`Packing`]: the same parts on the caller's thread, without I/O: for the simulator.
 //! - [`LevelController`], [`TokenBucket`]: the decisions about compression and limits, pure.
 //!
 //! What holds throughout: memory is bounded by [`EngineConfig::pool`] whatever the disks and
@@ -24,6 +25,7 @@ mod latency;
 mod level;
 mod limit;
 mod order;
+mod packing;
 pub mod plan;
 mod progress;
 mod shared;
@@ -43,6 +45,7 @@ pub use io::{
 pub use latency::Stage;
 pub use level::{Bottleneck, LevelController, LevelRange, LevelRangeError, Load};
 pub use limit::{IoPriority, Limits, TokenBucket};
+pub use packing::Packing;
 pub use plan::{Plan, PlanLimits};
 pub use progress::ProgressSnapshot;
 pub use shipment::{Content, Job, ShipError, ShipOutput, ShipRefused, ShipReport, Shipment};

@@ -267,8 +267,8 @@ impl Peer {
                     Completeness::Partial => ReplicaState::Partial,
                     Completeness::Follows => ReplicaState::Follows,
                 };
+                let confirmed = disk.history().confirmed();
                 self.disks.insert(id, disk);
-                let confirmed = Epoch::NONE;
                 let position = ReplicaPosition { last_durable, confirmed, state };
                 self.session.handle_disk_opened(id, position);
             }

@@ -1,9 +1,8 @@
 //! Points are provisional until the counters prove that nothing was missed; then the target is told
 //! that they may be relied on. If something was missed, it is told that they may not.
 
-use blocks::{DiskId, Epoch};
+use blocks::{DiskId, Epoch, RetractReason};
 use tracker::Proof;
-use wire::Text;
 use wire::message::RetractPoints;
 
 use super::Core;
@@ -47,8 +46,8 @@ impl Core {
                     return Ok(());
                 }
                 Proof::IssuesMissed { sectors } => {
-                    let reason = format!("{sectors} sectors were written without being noted");
-                    self.retract_points(id, &reason);
+                    let words = format!("{sectors} sectors were written without being noted");
+                    self.retract_points(id, RetractReason::MissedIssue, &words);
                     return Ok(());
                 }
             }
@@ -57,14 +56,13 @@ impl Core {
     }
 
     /// Points since the last one that was confirmed may lack writes, or hold some too many.
-    pub(super) fn retract_points(&mut self, id: DiskId, reason: &str) {
+    pub(super) fn retract_points(&mut self, id: DiskId, reason: RetractReason, words: &str) {
         let Some(disk) = self.disks.get_mut(&id) else { return };
         let through = disk.tracker.newest();
         let Some((after, points)) = disk.points.retract() else { return };
-        tracing::error!(DISK = disk.name, REASON = reason, "recovery points are retracted");
-        self.points.stats.note_retracted(points, reason);
+        tracing::error!(DISK = disk.name, REASON = words, "recovery points are retracted");
+        self.points.stats.note_retracted(points, words);
         if after < through {
-            let reason = Text::lossy(reason);
             let retract = RetractPoints { disk: id, after, through, reason };
             self.link.send(LinkCommand::RetractPoints(retract));
         }
@@ -79,7 +77,7 @@ impl Core {
         if let Some(reason) = disk.gap()
             && confirmed < durable
         {
-            self.retract_points(id, &reason.to_string());
+            self.retract_points(id, RetractReason::Gap, &reason.to_string());
         }
     }
 }

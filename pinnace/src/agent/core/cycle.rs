@@ -9,6 +9,7 @@ use crossbeam_channel::bounded;
 use shipper::{Content, Job};
 use tracker::SealPolicy;
 use tracker::hrl::LogState;
+use wire::EpochLink;
 
 use super::Core;
 use crate::admin::agent::Response;
@@ -114,8 +115,9 @@ impl Core {
         let (sink, frames) = bounded(FRAMES_QUEUED);
         let (epoch, kind) = (sealed.epoch(), sealed.kind());
         let replica_hashes = (kind == EpochKind::Compare).then(|| self.link.hashes(id));
+        let link = EpochLink { kind, epoch, follows };
         let disk = disk.handle;
-        self.link.send(LinkCommand::Ship { disk: id, epoch, kind, frames });
+        self.link.send(LinkCommand::Ship { disk: id, epoch: link, frames });
         let job = Job { disk, sealed, content, point, follows, sealer, replica_hashes, sink };
         self.engine.ship(job).context("starting a shipment")?;
         Ok(())

@@ -159,9 +159,10 @@ impl Core {
     }
 
     fn begin_cut(&mut self, members: Vec<DiskId>) {
-        let disks: Vec<ToCut> = members
-            .iter()
-            .filter_map(|id| self.disks.get_mut(id))
+        let disks: Vec<ToCut> = self
+            .disks
+            .values_mut()
+            .filter(|disk| members.contains(&disk.id))
             .map(|disk| ToCut {
                 id: disk.id,
                 path: disk.device.path.clone(),
