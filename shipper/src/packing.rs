@@ -11,14 +11,14 @@ use std::sync::Arc;
 
 use blocks::{Epoch, Geometry, SealedEpoch};
 use bytes::Bytes;
-use wire::{Codec, EpochLink, EpochSummary, FrameSpec, SealError, Sealer, Sequence};
+use wire::{Codec, EpochLink, EpochSummary, FrameBuffer, FrameSpec, SealError, Sealer, Sequence};
 
 use crate::{
     BlockHash, BlockRange,
     compare::{blocks_of, changed_pieces},
-    compress::{Effort, Packed, Packer},
+    compress::{Effort, Packer},
     content::{Sorted, gather},
-    plan::{BATCH_BYTES, Batch, Plan, PlanLimits},
+    plan::{Batch, Plan, PlanLimits},
     zero_run::{ZeroFrame, ZeroRun},
 };
 
@@ -61,7 +61,7 @@ impl Packing {
             geometry,
             link,
             sealer,
-            packer: Packer::new(buffer_len())?,
+            packer: Packer::new()?,
             zeroes: ZeroRun::default(),
             summary: EpochSummary { completes, ..EpochSummary::default() },
             open: None,
@@ -122,14 +122,12 @@ impl Packing {
             return Ok(frames);
         }
         frames.extend(self.flush_zeroes()?);
-        let (codec, payload) = match self.packer.pack(gather(buffer, &sorted), Effort::Level(LEVEL))
-        {
-            Packed::Raw(data) => (Codec::Raw, data),
-            Packed::Zstd(packed) => (Codec::Zstd, packed),
-        };
+        let data = gather(buffer, &sorted);
+        let mut payload = FrameBuffer::new(sorted.extents.len(), 0);
+        let codec = self.packer.pack(data, Effort::Level(LEVEL), &mut payload);
         let sequence = Sequence(batch.sequence);
         let spec = FrameSpec { link: self.link, sequence, codec, extents: &sorted.extents };
-        frames.push(self.sealer.seal(&spec, payload)?);
+        frames.push(self.sealer.seal_buffer(&spec, payload)?);
         self.summary.frames += 1;
         self.summary.data_bytes += sorted.data_bytes;
         self.summary.zero_bytes += sorted.zero_bytes;
@@ -164,9 +162,4 @@ impl Packing {
         self.summary.zero_bytes += zeroes.bytes;
         self.sealer.seal(&spec, &[])
     }
-}
-
-/// The bytes of a buffer that takes any batch.
-fn buffer_len() -> usize {
-    usize::try_from(BATCH_BYTES.0).expect("1 MiB")
 }
