@@ -12,6 +12,8 @@ use crate::exit::{Exit, Failure};
 mod agent;
 mod disks;
 mod output;
+mod point;
+mod point_create;
 mod status;
 mod target;
 
@@ -71,6 +73,9 @@ enum Command {
     /// What is protected, and what could be
     #[command(subcommand)]
     Disk(disks::DiskCommand),
+    /// Recovery points
+    #[command(subcommand)]
+    Point(point::PointCommand),
     /// Where every protected disk stands
     Status(status::StatusArgs),
     /// Configuration files
@@ -143,6 +148,7 @@ pub(crate) fn execute(cli: &Cli) -> Result<()> {
         Command::Pause(which) => disks::pause(global, which),
         Command::Resume(which) => disks::resume(global, which),
         Command::Disk(command) => disks::execute(global, command),
+        Command::Point(command) => point::execute(global, command),
         Command::Status(args) => status::execute(global, *args),
         Command::Config(ConfigCommand::Check { role }) => check_config(global, *role),
         Command::Completions { shell } => {

@@ -15,7 +15,7 @@ pub(crate) enum Request {
     Pause { disk: Option<String> },
     Resume { disk: Option<String> },
     /// Make a recovery point now; the answer comes when it is durable.
-    CreatePoint,
+    CreatePoint { app_consistent: bool },
 }
 
 /// The agent's answer; which one depends on the request.

@@ -132,7 +132,12 @@ impl Core {
     }
 
     /// Somebody wants a point now.
-    pub(super) fn ask_for_point(&mut self, answer: &Answer) {
+    pub(super) fn ask_for_point(&mut self, app_consistent: bool, answer: &Answer) {
+        if app_consistent {
+            let words = "application-consistent points can't be made by this version";
+            drop(answer.send(Err(Failure::new(Exit::WrongState, words).into())));
+            return;
+        }
         self.points.asked.push(answer.clone());
     }
 

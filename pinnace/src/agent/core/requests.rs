@@ -25,7 +25,9 @@ impl Core {
                 }
             }
             Request::Unprotect { disk } => protect::unprotect(self, &disk).map(Response::Done),
-            Request::CreatePoint => return self.ask_for_point(answer),
+            Request::CreatePoint { app_consistent } => {
+                return self.ask_for_point(app_consistent, answer);
+            }
             Request::Pause { disk } => self.set_paused(disk.as_deref(), Shipping::Paused),
             Request::Resume { disk } => self.set_paused(disk.as_deref(), Shipping::On),
         };
