@@ -92,7 +92,7 @@ impl Protected {
         let logs = self.site.logs();
         self.site.agent.stop(PATIENCE)?;
         self.site.target.stop(PATIENCE)?;
-        let store = Store::open(self.site.store()).context("opening the store")?;
+        let store = Store::open(&self.site.store().join("replicas")).context("opening the store")?;
         let mut points = Vec::new();
         let machines = store.machines();
         ensure!(machines.len() == 1, "one machine in the store: {machines:?}\n{logs}");
