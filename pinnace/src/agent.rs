@@ -9,13 +9,11 @@
 
 mod clock;
 mod core;
-mod cutter;
 mod disk;
 mod doctor;
 mod enroll;
 mod link;
 pub(crate) mod own_store;
-mod points;
 mod protect;
 mod recorded;
 mod run;

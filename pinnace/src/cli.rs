@@ -61,7 +61,7 @@ enum Command {
     /// Enrolment tokens (on the target)
     #[command(subcommand)]
     Token(target::TokenCommand),
-    /// Recovery points: made on the protected machine, kept on the target
+    /// Recovery points (on the target)
     #[command(subcommand)]
     Point(point::PointCommand),
     /// Protect disks of this machine

@@ -34,7 +34,6 @@ use blocks::{
 
 use crate::start::Start;
 
-mod cut;
 #[cfg(test)]
 mod tests;
 

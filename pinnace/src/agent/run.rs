@@ -9,7 +9,6 @@ use crossbeam_channel::{Sender, bounded, unbounded};
 use ebpf::Tracking;
 use shipper::{Engine, EngineConfig, Limits};
 
-use super::core::points::Points;
 use super::core::{Core, Event};
 use super::link::{self, LinkCommand};
 use super::protect;
@@ -63,7 +62,6 @@ fn assemble(
     let (link, thread) = match identity {
         Some(identity) => {
             // The core ends after the link.
-            let events = events.clone();
             let tell = move |event| drop(events.send(Event::Link(event)));
             let (link, thread) = link::start(&state, identity, Box::new(tell))?;
             (link, Some(thread))
@@ -87,8 +85,6 @@ fn assemble(
         link,
         link_status,
         next_check: Instant::now(),
-        points: Points::new(),
-        events,
     };
     Ok((core, thread))
 }

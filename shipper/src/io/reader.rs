@@ -29,7 +29,7 @@ use crate::{
     latency::Stage,
     limit::{IoPriority, Limits, Throttle},
     shared::Shared,
-    shipment::{Content, ShipError},
+    shipment::ShipError,
 };
 
 mod disks;
@@ -207,14 +207,8 @@ impl Reader {
                     waiting = 0;
                     // Only the reader takes buffers, and there was a free one.
                     if let Some(buffer) = self.shared.pool.take() {
-                        let mut loading = Loading::new(&line, planned, permit, buffer);
-                        match &line.content {
-                            Content::Disk => self.queue.extend(self.loadings.insert(loading)),
-                            Content::Image(image) => {
-                                loading.fill_from(image);
-                                self.pass_on(Box::new(loading));
-                            }
-                        }
+                        let loading = Loading::new(&line, planned, permit, buffer);
+                        self.queue.extend(self.loadings.insert(loading));
                     }
                     self.lines.push_back(line);
                 }
