@@ -18,6 +18,12 @@ pub(crate) const WAYS: u32 = 4;
 /// Base-two logarithm of the words in one half of the conflict table: 2^20 bits.
 pub(crate) const CONFLICT_WORDS_LOG2: u32 = 14;
 
+/// Base-two logarithm of the number of buckets for writes in flight to bio-based disks.
+pub(crate) const IN_FLIGHT_BUCKETS_LOG2: u32 = 10;
+
+/// Entries in such a bucket, of 32 bytes: two cache lines.
+pub(crate) const IN_FLIGHT_WAYS: u32 = 4;
+
 /// Copies of each completion and queue program. The kernel skips a program that is re-entered on
 /// its CPU; block I/O completes in three contexts (task, soft and hard interrupt), so that one of
 /// three always runs.
