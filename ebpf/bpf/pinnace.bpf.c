@@ -9,11 +9,12 @@
  * Only direct loads from the tracepoints' own arguments: no helper that reads arbitrary memory is
  * used, so kernel lockdown does not matter.
  *
- * The kernel skips a program that is re-entered on its CPU, so each is attached three times. The
- * copies run in the order in which they were attached. Marking a request is idempotent, and all of
- * them do it; a bio has an entry in the in-flight table, which tells a copy that an earlier one has
- * done its work. Only the first copy notes conflicts and counts what is issued: the kernel counts
- * when it skips it, and userspace takes no point then.
+ * The kernel skips a program that is re-entered on its CPU, so those at completion are attached
+ * three times, and those at the start of a bio twice. The copies run in the order in which they were
+ * attached. Marking a request is idempotent, and all of them do it; a bio has an entry in the
+ * in-flight table, which tells a copy that an earlier one has done its work. Only the first copy
+ * notes conflicts and counts what is issued: the kernel counts when it skips it, and userspace takes
+ * no point then.
  */
 #include "conflict.h"
 #include "in_flight.h"
@@ -258,23 +259,6 @@ static __always_inline int bio_complete(const struct bio *bio, u32 copy)
 	return 0;
 }
 
-#define PROGRAMS(suffix, copy)                                                                \
-	SEC("tp_btf/block_rq_complete")                                                       \
-	int BPF_PROG(rq_complete_##suffix, struct request *rq, int error, u32 nr_bytes)       \
-	{                                                                                     \
-		return rq_complete(rq, nr_bytes, copy);                                       \
-	}                                                                                     \
-	SEC("tp_btf/block_bio_queue")                                                         \
-	int BPF_PROG(bio_queue_##suffix, struct bio *bio)                                     \
-	{                                                                                     \
-		return bio_queue(bio, copy);                                                  \
-	}                                                                                     \
-	SEC("tp_btf/block_bio_complete")                                                      \
-	int BPF_PROG(bio_complete_##suffix, struct request_queue *q, struct bio *bio)         \
-	{                                                                                     \
-		return bio_complete(bio, copy);                                               \
-	}
-
 SEC("tp_btf/block_rq_issue")
 int BPF_PROG(rq_issue_1, struct request *rq)
 {
@@ -287,6 +271,28 @@ int BPF_PROG(rq_requeue_1, struct request *rq)
 	return rq_requeue(rq);
 }
 
-PROGRAMS(1, FIRST)
-PROGRAMS(2, SECOND)
-PROGRAMS(3, LAST)
+#define START(suffix, copy)                                                                   \
+	SEC("tp_btf/block_bio_queue")                                                         \
+	int BPF_PROG(bio_queue_##suffix, struct bio *bio)                                     \
+	{                                                                                     \
+		return bio_queue(bio, copy);                                                  \
+	}
+
+START(1, FIRST)
+START(2, SECOND)
+
+#define COMPLETION(suffix, copy)                                                              \
+	SEC("tp_btf/block_rq_complete")                                                       \
+	int BPF_PROG(rq_complete_##suffix, struct request *rq, int error, u32 nr_bytes)       \
+	{                                                                                     \
+		return rq_complete(rq, nr_bytes, copy);                                       \
+	}                                                                                     \
+	SEC("tp_btf/block_bio_complete")                                                      \
+	int BPF_PROG(bio_complete_##suffix, struct request_queue *q, struct bio *bio)         \
+	{                                                                                     \
+		return bio_complete(bio, copy);                                               \
+	}
+
+COMPLETION(1, FIRST)
+COMPLETION(2, SECOND)
+COMPLETION(3, LAST)

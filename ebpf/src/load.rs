@@ -16,7 +16,7 @@ use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, ObjectBuilder, OpenObject
 use crate::{
     in_flight,
     kernel::Release,
-    limits::{COPIES, LAYOUT_VERSION},
+    limits::{COPIES, COPIES_AT_START, LAYOUT_VERSION},
     pins::{DirectoryError, Pins},
     sys,
 };
@@ -135,7 +135,7 @@ impl Hook {
             Self::RequestIssue => ("rq_issue", 1),
             Self::RequestRequeue => ("rq_requeue", 1),
             Self::RequestComplete => ("rq_complete", COPIES),
-            Self::BioQueue => ("bio_queue", COPIES),
+            Self::BioQueue => ("bio_queue", COPIES_AT_START),
             Self::BioComplete => ("bio_complete", COPIES),
         };
         (1..=copies).map(move |copy| format!("{name}_{copy}"))
