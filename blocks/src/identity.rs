@@ -47,6 +47,10 @@ identity! {
     /// One line of a disk's history. It changes whenever that history forks.
     Generation
 }
+identity! {
+    /// One recovery point of a machine, chosen at random when its cut is made.
+    PointId
+}
 
 fn parse(text: &str) -> Result<[u8; 16], ParseIdentityError> {
     let mut bytes = [0; 16];

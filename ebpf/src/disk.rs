@@ -95,6 +95,16 @@ impl TrackedDisk {
         self.bitmaps().fill_pending();
     }
 
+    /// Makes chunks of one word pending, numbered as [`Self::harvest`] does. Words past the end of
+    /// the disk are ignored.
+    pub fn add_pending(&self, index: u64, bits: u64) {
+        let index = usize::try_from(index).ok();
+        let word = index.and_then(|index| self.0.maps.pending.words().get(index));
+        if let Some(word) = word {
+            word.fetch_or(bits, SeqCst);
+        }
+    }
+
     /// Forgets pending bits of one word, whose content a durable commit of the replica holds.
     /// Words past the end of the disk are ignored.
     pub fn drop_pending(&self, index: u64, bits: u64) {

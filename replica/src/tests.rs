@@ -5,7 +5,10 @@ mod crash;
 mod damage;
 mod faults;
 mod golden;
+mod history;
 mod life;
 mod random;
 mod scenario;
 mod source;
+
+pub(crate) use source::point;

@@ -252,7 +252,7 @@ impl Engine {
     }
 
     fn start_worker(&mut self, filled: &Receiver<Filled>) -> Result<(), StartError> {
-        let packer = Packer::new(BUFFER_BYTES).map_err(StartError::Resources)?;
+        let packer = Packer::new().map_err(StartError::Resources)?;
         let worker = Worker { shared: Arc::clone(&self.shared), filled: filled.clone(), packer };
         let thread = spawn("pinnace-worker", move || worker.run());
         self.threads.push(thread.map_err(StartError::Resources)?);

@@ -3,6 +3,7 @@
 //! - [`plan`]: what to read and what of it to ship; pure, and a value that can be printed.
 //! - [`Engine`]: the threads that execute plans. [`Engine::ship`] takes a [`Job`], frames come out
 //!   of its sink in order.
+//! - [`Packing`]: the same parts on the caller's thread, without I/O: for the simulator.
 //! - [`LevelController`], [`TokenBucket`]: the decisions about compression and limits, pure.
 //!
 //! What holds throughout: memory is bounded by [`EngineConfig::pool`] whatever the disks and
@@ -22,6 +23,7 @@ mod latency;
 mod level;
 mod limit;
 mod order;
+mod packing;
 pub mod plan;
 mod progress;
 mod shared;
@@ -36,6 +38,7 @@ pub use engine::{Compression, Engine, EngineConfig, EngineStatus};
 pub use latency::Stage;
 pub use level::{Bottleneck, LevelController, LevelRange, LevelRangeError, Load};
 pub use limit::{IoPriority, Limits, TokenBucket};
+pub use packing::Packing;
 pub use plan::{Plan, PlanLimits};
 pub use progress::ProgressSnapshot;
 pub use shipment::{Job, ShipError, ShipOutput, ShipRefused, ShipReport, Shipment};

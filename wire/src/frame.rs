@@ -11,9 +11,11 @@
 mod chain;
 mod checked;
 mod decoder;
+mod end;
 mod error;
 mod extent;
 mod header;
+mod point;
 mod summary;
 
 #[cfg(test)]
@@ -22,10 +24,12 @@ mod tests;
 pub use chain::{ChainError, EpochChain};
 pub use checked::CheckedFrame;
 pub use decoder::FrameDecoder;
+pub use end::EpochEnd;
 pub use error::FrameError;
 pub use error::FramePart;
 pub use extent::{Content, FrameExtent};
 pub use header::{Codec, FrameHeader, FrameRole, HEADER_LEN, Sequence, SessionSalt};
+pub use point::{POINT_RECORD_LEN, decode_point, encode_point};
 pub use summary::{EpochSummary, SummaryError};
 
 pub(crate) use extent::check_table;

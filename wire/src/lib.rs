@@ -28,8 +28,8 @@ mod token;
 
 pub use close::{Class, CloseCode, Reason};
 pub use frame::{
-    CheckedFrame, Codec, Content, EpochChain, EpochSummary, FrameDecoder, FrameError, FrameExtent,
-    FrameHeader, FrameRole, Sequence, SessionSalt,
+    CheckedFrame, Codec, Content, EpochChain, EpochEnd, EpochSummary, FrameDecoder, FrameError,
+    FrameExtent, FrameHeader, FrameRole, Sequence, SessionSalt,
 };
 pub use key::DataKey;
 pub use message::{AgentMessage, MessageDecoder, MessageError, TargetMessage};

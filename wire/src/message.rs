@@ -14,7 +14,7 @@ mod tests;
 
 pub use agent::{
     AgentMessage, BuildName, DiskName, Forget, HASH_COUNT_MAX, HashRequest, Hello, OpenDisk,
-    RequestId,
+    RequestId, RetractPoints,
 };
 pub use envelope::{Envelope, MESSAGE_LEN_MAX, MessageDecoder, MessageError};
 pub use target::{

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use blocks::{DiskId, Generation};
 
-use crate::frame::{CheckedFrame, Codec, EpochSummary, FrameExtent, SessionSalt, SummaryError};
+use crate::frame::{CheckedFrame, Codec, EpochEnd, FrameExtent, SessionSalt, SummaryError};
 use crate::key::{DataKey, NotAuthentic, SessionKey};
 
 #[cfg(test)]
@@ -71,11 +71,11 @@ impl Opener {
     }
 
     /// Opens the end frame of an epoch.
-    pub fn open_end(&self, frame: &CheckedFrame) -> Result<EpochSummary, OpenError> {
+    pub fn open_end(&self, frame: &CheckedFrame) -> Result<EpochEnd, OpenError> {
         if !frame.header().is_end() {
             return Err(OpenError::NotTheEnd);
         }
-        Ok(EpochSummary::decode(&self.open(frame)?.payload)?)
+        Ok(EpochEnd::decode(&self.open(frame)?.payload)?)
     }
 
     fn session(&self, frame: &CheckedFrame) -> Arc<SessionKey> {

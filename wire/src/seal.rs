@@ -10,12 +10,12 @@
 use std::io::Cursor;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use blocks::{DiskId, Epoch, EpochKind, Generation};
+use blocks::{DiskId, Epoch, EpochKind, Generation, Mutant};
 use bytes::Bytes;
 
 use crate::frame::{
-    CHECKSUM_LEN, Codec, EXTENT_LEN, EXTENTS_MAX, EpochSummary, FrameError, FrameExtent,
-    FrameHeader, FrameRole, HEADER_LEN, Sequence, SessionSalt, TAG_LEN, check_table,
+    CHECKSUM_LEN, Codec, EXTENT_LEN, EXTENTS_MAX, EpochEnd, FrameError, FrameExtent, FrameHeader,
+    FrameRole, HEADER_LEN, Sequence, SessionSalt, TAG_LEN, check_table,
 };
 use crate::key::{DataKey, SessionKey};
 use crate::secret::{RandomError, random};
@@ -110,17 +110,18 @@ impl Sealer {
         self.finish(header, spec.extents, buffer)
     }
 
-    /// Seals the end frame of an epoch.
+    /// Seals the end frame of an epoch: its summary, and the point it makes if it makes one.
     pub fn seal_end(
         &self,
         link: EpochLink,
         sequence: Sequence,
-        summary: &EpochSummary,
+        end: impl Into<EpochEnd>,
     ) -> Result<Bytes, SealError> {
-        let mut buffer = FrameBuffer::new(0, EpochSummary::LEN);
-        buffer.extend(&summary.encode());
+        let data = end.into().encode();
+        let mut buffer = FrameBuffer::new(0, data.len());
+        buffer.extend(&data);
         let spec = FrameSpec { link, sequence, codec: Codec::Raw, extents: &[] };
-        let header = self.header(&spec, FrameRole::End, EpochSummary::LEN as u64, &buffer)?;
+        let header = self.header(&spec, FrameRole::End, data.len() as u64, &buffer)?;
         self.finish(header, &[], buffer)
     }
 
@@ -181,7 +182,8 @@ impl Sealer {
         let next = |next| (next < FRAMES_PER_SEALER_MAX).then_some(next + 1);
         // The numbers must differ and nothing else, so the weakest order is enough.
         let taken = self.next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, next);
-        taken.map_err(|_| SealError::Exhausted)
+        let taken = taken.map_err(|_| SealError::Exhausted)?;
+        Ok(if Mutant::NonceReused.is_on() { taken / 2 } else { taken })
     }
 }
 
@@ -206,6 +208,16 @@ impl FrameBuffer {
         let mut bytes = Vec::with_capacity(start + capacity + TAG_LEN + CHECKSUM_LEN);
         bytes.resize(start, 0);
         Self { bytes, extents }
+    }
+
+    /// Makes room for so many more bytes of coded data, and no more than that.
+    pub fn reserve(&mut self, capacity: usize) {
+        self.bytes.reserve_exact(capacity + TAG_LEN + CHECKSUM_LEN);
+    }
+
+    /// Gives back the room that no coded data has filled.
+    pub fn shrink(&mut self) {
+        self.bytes.shrink_to(self.bytes.len() + TAG_LEN + CHECKSUM_LEN);
     }
 
     /// Appends coded data.

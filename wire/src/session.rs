@@ -31,7 +31,7 @@ mod violation;
 mod tests;
 
 pub use source::{SourceConfig, SourceError, SourceEvent, SourceSession};
-pub use target::{StreamEnd, TargetAction, TargetConfig, TargetSession};
+pub use target::{ReplicaPosition, StreamEnd, TargetAction, TargetConfig, TargetSession};
 pub use violation::Violation;
 
 use blocks::ByteLen;

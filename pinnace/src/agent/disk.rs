@@ -234,6 +234,13 @@ impl ProtectedDisk {
         })
     }
 
+    /// Makes everything outstanding survive this agent. Chunks that were released are outstanding
+    /// again when a gap makes them suspect.
+    pub(super) fn keep_outstanding(&self) {
+        let outstanding = self.tracker.outstanding();
+        outstanding.words().for_each(|(index, bits)| self.tracked.add_pending(index, bits));
+    }
+
     /// Drops the pending bits of what is durable, then notes the epoch beside them.
     pub(super) fn release(&self, released: &Bitmap) {
         released.words().for_each(|(index, bits)| self.tracked.drop_pending(index, bits));

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use blocks::{DiskId, Epoch, EpochKind, MachineId};
+use blocks::{DiskId, Epoch, MachineId};
 use crossbeam_channel::{Receiver, Sender};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ConnectionError, Endpoint, TransportErrorCode};
@@ -19,7 +19,7 @@ use shipper::{BlockRange, HashSource, HashSourceError, ShipOutput, ShipReport};
 use tokio::sync::mpsc;
 use tracker::Replica;
 use wire::message::OpenDisk;
-use wire::{Class, CloseCode};
+use wire::{Class, CloseCode, EpochLink};
 
 use super::state::{AgentState, MachineIdentity};
 use crate::exit::{Exit, Failure};
@@ -39,7 +39,7 @@ pub(super) enum LinkCommand {
     /// Replicate a disk.
     Open(Box<OpenDisk>),
     /// Send an epoch.
-    Ship { disk: DiskId, epoch: Epoch, kind: EpochKind, frames: Receiver<ShipOutput> },
+    Ship { disk: DiskId, epoch: EpochLink, frames: Receiver<ShipOutput> },
     /// Ask for hashes of the replica.
     Hashes { disk: DiskId, first_block: u64, count: u32, answer: Sender<Vec<[u8; 32]>> },
     /// Stop replicating a disk; the target keeps what it has.

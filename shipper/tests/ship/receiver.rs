@@ -40,7 +40,7 @@ pub(crate) fn receive(outputs: &Receiver<ShipOutput>, replica: &mut [u8]) -> Rec
                 Some(chain) => chain.push(&frame).unwrap(),
             }
             if frame.header().is_end() {
-                let summary = opener.open_end(&frame).unwrap();
+                let summary = opener.open_end(&frame).unwrap().summary;
                 chain.as_ref().unwrap().verify(&summary).unwrap();
                 received.ended = true;
             } else {

@@ -9,8 +9,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use super::error::FramePart;
 use super::{
-    CHECKSUM_LEN, DATA_LEN_MAX, EXTENT_LEN, EXTENTS_MAX, EpochSummary, FRAME_VERSION, FrameError,
-    NONCE_LEN, TAG_LEN,
+    CHECKSUM_LEN, DATA_LEN_MAX, EXTENT_LEN, EXTENTS_MAX, EpochEnd, EpochSummary, FRAME_VERSION,
+    FrameError, NONCE_LEN, TAG_LEN,
 };
 
 /// Bytes of the header, its checksum included.
@@ -19,7 +19,6 @@ pub const HEADER_LEN: usize = size_of::<RawHeader>();
 const MAGIC: [u8; 4] = *b"PNFR";
 const FLAG_END: u8 = 1;
 const TAG: u32 = 16;
-const SUMMARY: u32 = 32;
 
 /// A frame's place among the frames of its epoch: strictly increasing, gaps allowed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,7 +53,7 @@ impl Codec {
 pub enum FrameRole {
     /// Extents of the disk.
     Content,
-    /// The last frame: no extents, and an [`EpochSummary`] as its data.
+    /// The last frame: no extents, and an [`EpochEnd`](super::EpochEnd) as its data.
     End,
 }
 
@@ -115,7 +114,7 @@ struct RawHeader {
 }
 
 const _: () = {
-    assert!(TAG as usize == TAG_LEN && SUMMARY as usize == EpochSummary::LEN);
+    assert!(TAG as usize == TAG_LEN);
     assert!(HEADER_LEN == 104);
     assert!(std::mem::offset_of!(RawHeader, disk) == 20);
     assert!(std::mem::offset_of!(RawHeader, epoch) == 68);
@@ -232,13 +231,19 @@ impl FrameHeader {
             FrameRole::Content if self.extent_count == 0 => {
                 Err(FrameError::Lengths("content without an extent"))
             }
-            FrameRole::End
-                if (self.extent_count, self.plain_len, self.codec) != (0, SUMMARY, Codec::Raw) =>
-            {
-                Err(FrameError::Lengths("the end of an epoch holds its summary and nothing else"))
-            }
+            FrameRole::End if !self.is_shaped_as_end() => Err(FrameError::Lengths(
+                "the end of an epoch holds its summary, perhaps a point, and nothing else",
+            )),
             FrameRole::Content | FrameRole::End => Ok(self),
         }
+    }
+}
+
+impl FrameHeader {
+    fn is_shaped_as_end(&self) -> bool {
+        let (summary, point) = (EpochSummary::LEN, EpochEnd::LEN_MAX);
+        let lengths = [summary, point].contains(&(self.plain_len as usize));
+        lengths && self.extent_count == 0 && self.codec == Codec::Raw
     }
 }
 

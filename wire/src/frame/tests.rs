@@ -1,6 +1,11 @@
 //! What is a frame and what is not, byte by byte and bit by bit.
 
-use blocks::{DiskId, Epoch, EpochKind, Generation, Sector};
+use std::time::Duration;
+
+use blocks::{
+    Consistency, CutMethod, CutTime, DiskId, Epoch, EpochKind, Generation, MonotonicNs, PointId,
+    PointRecord, Sector,
+};
 use bytes::Bytes;
 use proptest::prelude::*;
 
@@ -381,4 +386,48 @@ fn what_is_no_summary_is_refused() {
     bytes[24] = 2;
     assert_eq!(EpochSummary::decode(&bytes), Err(SummaryError));
     assert_eq!(EpochSummary::decode(&bytes[..31]), Err(SummaryError));
+}
+
+/// A point of which every field differs from its default.
+fn point() -> PointRecord {
+    PointRecord {
+        id: PointId([7; 16]),
+        cut: CutTime { unix_ns: 1_800_000_000_000_000_001, monotonic: MonotonicNs(77) },
+        consistency: Consistency::Application,
+        method: CutMethod::FrozenThroughout,
+        disks: 3,
+        attempts: 2,
+        window: Duration::from_micros(150),
+        freeze: Duration::from_millis(4),
+    }
+}
+
+#[test]
+fn an_end_with_a_point_comes_back_and_nothing_else_does() {
+    let summary = EpochSummary { frames: 1, data_bytes: 2, zero_bytes: 3, completes: true };
+    let end = EpochEnd { summary, point: Some(point()) };
+    let bytes = end.encode();
+    assert_eq!(bytes.len(), EpochEnd::LEN_MAX);
+    assert_eq!(EpochEnd::decode(&bytes), Ok(end));
+    for len in (0..bytes.len()).filter(|len| *len != EpochSummary::LEN) {
+        assert_eq!(EpochEnd::decode(&bytes[..len]), Err(SummaryError), "{len} bytes");
+    }
+    // Disks, attempts, consistency, method, reserved: none may hold what it can't.
+    for (at, value) in [(80..84, 0), (84..86, 0), (86..87, 9), (87..88, 0), (95..96, 1)] {
+        let mut bad = bytes.clone();
+        bad[at.clone()].fill(value);
+        assert_eq!(EpochEnd::decode(&bad), Err(SummaryError), "bytes {at:?}");
+    }
+}
+
+#[test]
+fn the_record_of_a_point_has_its_golden_bytes() {
+    let mut golden = vec![7; 16];
+    golden.extend(1_800_000_000_000_000_001_u64.to_le_bytes());
+    golden.extend(77_u64.to_le_bytes());
+    golden.extend(150_000_u64.to_le_bytes());
+    golden.extend(4_000_000_u64.to_le_bytes());
+    golden.extend([2, 0, 0, 0, 3, 0, 3, 3]);
+    golden.extend([0; 8]);
+    assert_eq!(encode_point(&point()).to_vec(), golden);
 }

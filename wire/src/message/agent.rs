@@ -1,6 +1,6 @@
 //! What the source's agent says.
 
-use blocks::{ChunkSize, DiskId, Epoch, Generation, Geometry, MachineId};
+use blocks::{ChunkSize, DiskId, Epoch, Generation, Geometry, MachineId, RetractReason};
 use bytes::Bytes;
 
 use super::{Envelope, Features, MessageError, VersionRange, encode};
@@ -46,6 +46,16 @@ pub enum AgentMessage {
     },
     /// Asks for a [`Pong`](super::TargetMessage::Pong) with the same number.
     Ping(u64),
+    /// No write that a point must hold was missed by tracking: the disk's points of epochs up to
+    /// this one, which is durable, may be relied on.
+    ConfirmPoints {
+        /// The disk.
+        disk: DiskId,
+        /// The newest epoch that this is known of.
+        through: Epoch,
+    },
+    /// Points that were never confirmed may lack writes.
+    RetractPoints(RetractPoints),
 }
 
 /// The first message.
@@ -99,12 +109,27 @@ pub enum Forget {
     Forget = 1,
 }
 
+/// Says that points of a disk may lack writes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetractPoints {
+    /// The disk.
+    pub disk: DiskId,
+    /// Points of epochs up to this one stay as they are.
+    pub after: Epoch,
+    /// The last epoch whose point is retracted. Greater than `after`; it may still be on its way.
+    pub through: Epoch,
+    /// Why.
+    pub reason: RetractReason,
+}
+
 const HELLO: u16 = 0x0001;
 const OPEN_DISK: u16 = 0x0002;
 const HASH_REQUEST: u16 = 0x0003;
 const ABORT_EPOCH: u16 = 0x0004;
 const CLOSE_DISK: u16 = 0x0005;
 const PING: u16 = 0x0006;
+const CONFIRM_POINTS: u16 = 0x0007;
+const RETRACT_POINTS: u16 = 0x0008;
 
 impl AgentMessage {
     /// The message with its envelope.
@@ -122,6 +147,11 @@ impl AgentMessage {
                 body.u8(*forget as u8);
             }),
             Self::Ping(number) => encode(PING, |body| body.u64(*number)),
+            Self::ConfirmPoints { disk, through } => encode(CONFIRM_POINTS, |body| {
+                body.array(&disk.0);
+                body.u64(through.0);
+            }),
+            Self::RetractPoints(retract) => encode(RETRACT_POINTS, |body| retract.write(body)),
         }
     }
 
@@ -136,6 +166,8 @@ impl AgentMessage {
             ABORT_EPOCH => read_abort(&mut body),
             CLOSE_DISK => read_close(&mut body),
             PING => body.u64().map(Self::Ping),
+            CONFIRM_POINTS => read_confirm(&mut body),
+            RETRACT_POINTS => RetractPoints::read(&mut body).map(Self::RetractPoints),
             _ => return Err(MessageError::Type(kind)),
         };
         // A later version may say more in its first message; it must still be understood far
@@ -210,6 +242,31 @@ impl HashRequest {
             count => Err(LayoutError::Field { field: "count of hashes", value: count.into() }),
         }
     }
+}
+
+impl RetractPoints {
+    fn write(&self, body: &mut Writer) {
+        body.array(&self.disk.0);
+        body.u64(self.after.0);
+        body.u64(self.through.0);
+        body.u8(self.reason as u8);
+    }
+
+    fn read(body: &mut Reader<'_>) -> Result<Self, LayoutError> {
+        let (disk, after, through) =
+            (DiskId(body.array()?), Epoch(body.u64()?), Epoch(body.u64()?));
+        let reason = body.u8()?;
+        let unknown = LayoutError::Field { field: "reason", value: reason.into() };
+        let reason = RetractReason::from_u8(reason).ok_or(unknown)?;
+        let retract = Self { disk, after, through, reason };
+        let value = retract.through.0;
+        let rises = retract.after < retract.through;
+        if rises { Ok(retract) } else { Err(LayoutError::Field { field: "last epoch", value }) }
+    }
+}
+
+fn read_confirm(body: &mut Reader<'_>) -> Result<AgentMessage, LayoutError> {
+    Ok(AgentMessage::ConfirmPoints { disk: DiskId(body.array()?), through: Epoch(body.u64()?) })
 }
 
 fn read_geometry(body: &mut Reader<'_>) -> Result<Geometry, LayoutError> {

@@ -67,6 +67,8 @@ pub struct DiskOpened {
     pub generation: Generation,
     /// The newest epoch that the replica holds.
     pub last_durable: Epoch,
+    /// The newest epoch whose points were confirmed; at most `last_durable`.
+    pub confirmed: Epoch,
     /// What that amounts to.
     pub state: ReplicaState,
 }
@@ -197,6 +199,7 @@ impl DiskOpened {
         body.array(&self.disk.0);
         body.array(&self.generation.0);
         body.u64(self.last_durable.0);
+        body.u64(self.confirmed.0);
         body.u8(self.state as u8);
     }
 
@@ -205,6 +208,7 @@ impl DiskOpened {
             disk: DiskId(body.array()?),
             generation: Generation(body.array()?),
             last_durable: Epoch(body.u64()?),
+            confirmed: Epoch(body.u64()?),
             state: match body.u8()? {
                 0 => ReplicaState::Empty,
                 1 => ReplicaState::Partial,

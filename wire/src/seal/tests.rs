@@ -6,7 +6,7 @@ use std::sync::Mutex;
 use blocks::Sector;
 
 use super::*;
-use crate::frame::{CheckedFrame, Content, DATA_LEN_MAX, FRAME_LEN_MAX};
+use crate::frame::{CheckedFrame, Content, DATA_LEN_MAX, EpochEnd, EpochSummary, FRAME_LEN_MAX};
 use crate::open::Opener;
 
 const DISK: DiskId = DiskId([0x11; 16]);
@@ -76,7 +76,7 @@ fn an_end_frame_opens_to_its_summary() {
     let end = sealer().seal_end(LINK, Sequence(4), &SUMMARY).unwrap();
     let end = CheckedFrame::parse(end).unwrap();
     assert!(end.header().is_end() && end.extents().is_empty());
-    assert_eq!(Opener::new(&key()).open_end(&end), Ok(SUMMARY));
+    assert_eq!(Opener::new(&key()).open_end(&end), Ok(EpochEnd::from(&SUMMARY)));
 }
 
 #[test]

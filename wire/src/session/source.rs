@@ -19,7 +19,7 @@ use super::{DISKS_MAX, Violation, WINDOW_MIN};
 use crate::close::{CloseCode, Detail};
 use crate::message::{
     AgentMessage, DiskOpened, DiskRefused, Forget, HashRequest, Hello, MessageDecoder, OpenDisk,
-    RequestId, TargetMessage, VersionRange, Welcome,
+    RequestId, RetractPoints, TargetMessage, VersionRange, Welcome,
 };
 use crate::seal::EpochLink;
 
@@ -137,6 +137,18 @@ impl SourceSession {
         Ok(EpochLink { kind, epoch, follows })
     }
 
+    /// Begins an epoch that was sealed before the session was asked. One that was sealed on another
+    /// epoch than the session's newest is not begun: whoever sealed it has not heard yet what
+    /// became of the epochs before.
+    pub fn begin_sealed(&mut self, disk: DiskId, link: EpochLink) -> Result<(), SourceError> {
+        let open = self.open(disk)?;
+        let newest = open.follows(link.epoch)?;
+        if newest != link.follows {
+            return Err(SourceError::SealedOnAnother { follows: link.follows, newest });
+        }
+        open.begin(link.epoch).map(drop)
+    }
+
     /// Gives an epoch up. The answer is that it failed, or that it is durable after all; until it
     /// comes no other epoch of the disk begins. An epoch that was answered already is left alone.
     pub fn abort_epoch(&mut self, disk: DiskId, epoch: Epoch) -> Result<(), SourceError> {
@@ -175,6 +187,24 @@ impl SourceSession {
         let message = HashRequest { disk, request, first_block, count };
         self.send(&AgentMessage::HashRequest(message));
         Ok(request)
+    }
+
+    /// Says that the disk's points up to that of epoch `through`, which the target has said is
+    /// durable, may be relied on.
+    pub fn confirm_points(&mut self, disk: DiskId, through: Epoch) -> Result<(), SourceError> {
+        let durable = self.open(disk)?.durable_epoch();
+        if through > durable {
+            return Err(SourceError::NotDurable { epoch: through, durable });
+        }
+        self.send(&AgentMessage::ConfirmPoints { disk, through });
+        Ok(())
+    }
+
+    /// Says that points which were not confirmed may lack writes.
+    pub fn retract_points(&mut self, retract: RetractPoints) -> Result<(), SourceError> {
+        self.open(retract.disk)?;
+        self.send(&AgentMessage::RetractPoints(retract));
+        Ok(())
     }
 
     /// Asks for a pong of the same number.

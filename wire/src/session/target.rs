@@ -17,14 +17,14 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use blocks::{ByteLen, DiskId, Epoch, Generation, Geometry};
 use bytes::Bytes;
 
-pub use self::action::{StreamEnd, TargetAction, TargetConfig};
+pub use self::action::{ReplicaPosition, StreamEnd, TargetAction, TargetConfig};
 use self::disk::{Admission, OpenDisk as Opened};
 use super::{DISKS_MAX, StreamId, Violation, WINDOW_MIN};
 use crate::close::{CloseCode, Detail, Reason};
 use crate::frame::{CheckedFrame, FrameError};
 use crate::message::{
     AgentMessage, DiskOpened, DiskRefused, EpochFailed, Features, Forget, HashRequest, Hashes,
-    Hello, MessageDecoder, OpenDisk, ReplicaState, RequestId, TargetMessage, Welcome,
+    Hello, MessageDecoder, OpenDisk, RequestId, RetractPoints, TargetMessage, Welcome,
 };
 
 /// The target's end of a connection; see [`session`](super).
@@ -154,12 +154,13 @@ impl TargetSession {
     }
 
     /// A replica is open.
-    pub fn handle_disk_opened(&mut self, disk: DiskId, last_durable: Epoch, state: ReplicaState) {
+    pub fn handle_disk_opened(&mut self, disk: DiskId, position: ReplicaPosition) {
+        let ReplicaPosition { last_durable, confirmed, state } = position;
         if let Some(Disk::Opening { generation, geometry }) = self.disks.get(&disk) {
             let (generation, geometry) = (*generation, *geometry);
             let open = Opened::new(generation, geometry, last_durable);
             self.disks.insert(disk, Disk::Open(open));
-            let opened = DiskOpened { disk, generation, last_durable, state };
+            let opened = DiskOpened { disk, generation, last_durable, confirmed, state };
             self.send(&TargetMessage::DiskOpened(opened));
         }
     }
@@ -241,6 +242,8 @@ impl TargetSession {
                 self.send(&TargetMessage::Pong(number));
                 Ok(())
             }
+            (_, AgentMessage::ConfirmPoints { disk, through }) => self.confirm(disk, through),
+            (_, AgentMessage::RetractPoints(retract)) => self.retract(retract),
         }
     }
 
@@ -291,6 +294,29 @@ impl TargetSession {
             }
             Some(Disk::Open(_) | Disk::Closing | Disk::Closed) => Ok(()),
             Some(Disk::Opening { .. }) | None => Err(Violation::NotOpen(disk)),
+        }
+    }
+
+    fn confirm(&mut self, disk: DiskId, through: Epoch) -> Result<(), Violation> {
+        match self.disks.get(&disk) {
+            Some(Disk::Open(open)) if open.holds(through) => {
+                self.actions.push_back(TargetAction::ConfirmPoints { disk, through });
+                Ok(())
+            }
+            Some(Disk::Open(_)) => Err(Violation::ConfirmedEarly(through)),
+            Some(Disk::Closing | Disk::Closed) => Ok(()),
+            Some(Disk::Opening { .. }) | None => Err(Violation::NotOpen(disk)),
+        }
+    }
+
+    fn retract(&mut self, retract: RetractPoints) -> Result<(), Violation> {
+        match self.disks.get(&retract.disk) {
+            Some(Disk::Open(_)) => {
+                self.actions.push_back(TargetAction::RetractPoints(retract));
+                Ok(())
+            }
+            Some(Disk::Closing | Disk::Closed) => Ok(()),
+            Some(Disk::Opening { .. }) | None => Err(Violation::NotOpen(retract.disk)),
         }
     }
 

@@ -73,6 +73,9 @@ pub enum Violation {
     /// An answer to nothing that was asked.
     #[error("{0} for nothing that was asked")]
     Unasked(&'static str),
+    /// Points are confirmed of an epoch that is not durable.
+    #[error("points are confirmed up to epoch {0}, which is not durable")]
+    ConfirmedEarly(Epoch),
     /// An epoch is said to be durable before the one it follows.
     #[error("epoch {0} is said to be durable out of order")]
     DurableOutOfOrder(Epoch),
@@ -100,6 +103,7 @@ impl Violation {
             | Self::StreamShort(_)
             | Self::HashRequest
             | Self::Unasked(_)
+            | Self::ConfirmedEarly(_)
             | Self::DurableOutOfOrder(_) => Reason::ProtocolViolation,
         }
     }

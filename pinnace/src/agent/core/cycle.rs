@@ -9,6 +9,7 @@ use crossbeam_channel::bounded;
 use shipper::Job;
 use tracker::SealPolicy;
 use tracker::hrl::LogState;
+use wire::EpochLink;
 
 use super::Core;
 use crate::admin::agent::Response;
@@ -92,7 +93,8 @@ impl Core {
         let (epoch, kind) = (sealed.epoch(), sealed.kind());
         let replica_hashes = (kind == EpochKind::Compare).then(|| self.link.hashes(id));
         let handle = disk.handle;
-        self.link.send(LinkCommand::Ship { disk: id, epoch, kind, frames });
+        let link = EpochLink { kind, epoch, follows };
+        self.link.send(LinkCommand::Ship { disk: id, epoch: link, frames });
         let job = Job { disk: handle, sealed, follows, sealer, replica_hashes, sink };
         self.engine.ship(job).context("starting a shipment")?;
         self.note_gap(id, before);

@@ -68,6 +68,8 @@ impl Core {
         let Some(disk) = self.disks.get_mut(&id) else { return };
         let before = disk.gap();
         let released = disk.tracker.handle_resume(durable, replica, now);
+        // Before the epoch is noted, by which the next agent would see that the replica fell back.
+        disk.keep_outstanding();
         disk.release(&released);
         disk.sent.note_aborted();
         // A key of its own for each session: no nonce is used twice, whatever was lost.

@@ -155,10 +155,12 @@ impl<'a> Session<'a> {
     fn command(&mut self, command: LinkCommand) {
         match command {
             LinkCommand::Open(open) => self.note(|session| session.open_disk(*open)),
-            LinkCommand::Ship { disk, epoch, kind, frames } => {
-                // Refused only if the disk was closed meanwhile: dropping the frames cancels.
-                match self.session.begin_epoch(disk, epoch, kind) {
-                    Ok(_) => {
+            LinkCommand::Ship { disk, epoch: link, frames } => {
+                let epoch = link.epoch;
+                // Refused if the disk was closed meanwhile, or if the core has not heard yet what
+                // became of the epochs before: dropping the frames cancels.
+                match self.session.begin_sealed(disk, link) {
+                    Ok(()) => {
                         self.sending.entry(disk).or_default().insert(epoch, None);
                         let (connection, told) = (self.connection.clone(), self.epochs.0.clone());
                         tokio::spawn(epoch::send(connection, (disk, epoch), frames, told));

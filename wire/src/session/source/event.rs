@@ -87,12 +87,28 @@ pub enum SourceError {
         /// The newest one used.
         newest: Epoch,
     },
+    /// The target has not said that the epoch is durable.
+    #[error("epoch {epoch} is not durable; {durable} is the newest that is")]
+    NotDurable {
+        /// The epoch.
+        epoch: Epoch,
+        /// The newest one that is.
+        durable: Epoch,
+    },
     /// As many epochs are in flight as may be.
     #[error("{EPOCHS_IN_FLIGHT_MAX} epochs of the disk are in flight")]
     TooManyEpochs,
     /// An epoch was given up, and the target has not said yet what became of it.
     #[error("the end of epoch {0}, which was given up, is not known yet")]
     AbortPending(Epoch),
+    /// The epoch was sealed on one that the next epoch does not build on.
+    #[error("the epoch was sealed on epoch {follows}, but the next one builds on {newest}")]
+    SealedOnAnother {
+        /// What it was sealed on.
+        follows: Epoch,
+        /// What the session would build on.
+        newest: Epoch,
+    },
     /// Blocks past the end of the disk, none, or too many at once.
     #[error("the blocks lie past the end of the disk, or are none or too many at once")]
     Blocks,

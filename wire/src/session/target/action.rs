@@ -4,7 +4,9 @@ use blocks::{ByteLen, DiskId, Epoch, EpochKind, MachineId};
 
 use crate::close::{CloseCode, Detail};
 use crate::frame::CheckedFrame;
-use crate::message::{Features, Forget, HashRequest, Hello, OpenDisk, VersionRange};
+use crate::message::{
+    Features, Forget, HashRequest, Hello, OpenDisk, ReplicaState, RetractPoints, VersionRange,
+};
 use crate::session::StreamId;
 
 /// Who the target is, and who it talks to.
@@ -72,6 +74,16 @@ pub enum TargetAction {
     },
     /// Hash blocks of the replica; then `handle_hashes`.
     Hash(HashRequest),
+    /// Take it durably that points up to that of an epoch may be relied on. There is no answer to
+    /// give; the next `DiskOpened` says what became of it.
+    ConfirmPoints {
+        /// The disk.
+        disk: DiskId,
+        /// The epoch; it is durable.
+        through: Epoch,
+    },
+    /// Take it durably that points may lack writes, as above.
+    RetractPoints(RetractPoints),
     /// Close a replica and keep or forget it; then `handle_disk_closed`. Its epochs were aborted
     /// before this, except one whose commit is under way.
     CloseDisk {
@@ -94,6 +106,17 @@ pub enum TargetAction {
         /// A few words more.
         detail: Detail,
     },
+}
+
+/// How far an open replica has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ReplicaPosition {
+    /// The newest epoch that it holds.
+    pub last_durable: Epoch,
+    /// The newest epoch whose points were confirmed: `confirmed <= last_durable`.
+    pub confirmed: Epoch,
+    /// What it holds.
+    pub state: ReplicaState,
 }
 
 /// How a data stream ended.

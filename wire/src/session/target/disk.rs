@@ -226,6 +226,11 @@ impl OpenDisk {
         self.requests.remove(&request)
     }
 
+    /// Whether everything up to the epoch is durable.
+    pub(super) fn holds(&self, through: Epoch) -> bool {
+        through <= self.durable
+    }
+
     /// Whether the replica holds the epoch.
     fn held(&self, epoch: Epoch) -> bool {
         epoch <= self.opened_at || self.committed.contains(&epoch)

@@ -1,10 +1,11 @@
 //! What two honest ends do.
 
-use blocks::{ByteLen, Epoch, EpochKind};
+use blocks::{ByteLen, Epoch, EpochKind, RetractReason};
 
 use super::pair::*;
+use crate::EpochLink;
 use crate::close::{CloseCode, Reason};
-use crate::message::{Features, Forget, ReplicaState, VersionRange};
+use crate::message::{Features, Forget, RetractPoints, VersionRange};
 use crate::session::{
     SourceError, SourceEvent, StreamEnd, StreamId, TargetAction, TargetConfig, WINDOW_MIN,
 };
@@ -122,6 +123,25 @@ fn while_an_epoch_is_given_up_nothing_is_built_on_it() {
     pair.deliver(2, &frames[1..]);
     assert!(pair.pump().1.is_empty());
     assert_eq!(pair.begin(2, 1)[0].header().follows, Epoch::NONE);
+}
+
+#[test]
+fn an_epoch_sealed_on_another_than_the_newest_is_not_begun() {
+    let mut pair = Pair::open(Epoch::NONE);
+    let first = pair.begin(1, 1);
+    let sealed = |epoch, follows| EpochLink {
+        kind: EpochKind::Delta,
+        epoch: Epoch(epoch),
+        follows: Epoch(follows),
+    };
+    // Sealed by somebody who has not heard of epoch 1.
+    let begun = pair.source.begin_sealed(DISK, sealed(2, 0));
+    let refused = SourceError::SealedOnAnother { follows: Epoch(0), newest: Epoch(1) };
+    assert_eq!(begun, Err(refused));
+    assert_eq!(pair.source.begin_sealed(DISK, sealed(2, 1)), Ok(()));
+    pair.deliver(2, &first);
+    pair.target.handle_durable(DISK, Epoch(1));
+    assert_eq!(heard(&pair.pump().0), ["durable 1"]);
 }
 
 #[test]
@@ -315,7 +335,22 @@ fn a_target_that_shuts_down_aborts_and_says_so() {
         ["abort 1".to_owned(), format!("CLOSE {}", CloseCode::from(Reason::ShuttingDown))]
     );
     pair.deliver(2, &frames[1..]);
-    pair.target.handle_disk_opened(DISK, Epoch(1), ReplicaState::Follows);
+    pair.target.handle_disk_opened(DISK, position(Epoch(1)));
     pair.target.close(Reason::Done, "again");
     assert!(pair.pump().1.is_empty(), "nothing follows");
+}
+
+#[test]
+fn points_are_confirmed_once_they_are_durable_and_retracted_any_time() {
+    let mut pair = Pair::open(Epoch(5));
+    let refused = pair.source.confirm_points(DISK, Epoch(6));
+    assert_eq!(refused, Err(SourceError::NotDurable { epoch: Epoch(6), durable: Epoch(5) }));
+    pair.source.confirm_points(DISK, Epoch(5)).unwrap();
+    let reason = RetractReason::CrossCheck;
+    let retract = RetractPoints { disk: DISK, after: Epoch(5), through: Epoch(7), reason };
+    pair.source.retract_points(retract).unwrap();
+    let (_, actions) = pair.pump();
+    assert_eq!(names(&actions), ["confirm 5", "retract 5 to 7"]);
+    pair.source.close_disk(DISK, Forget::Keep).unwrap();
+    assert_eq!(pair.source.retract_points(retract), Err(SourceError::NotOpen(DISK)));
 }

@@ -71,9 +71,18 @@ fn disks_that_are_not_open_are_unknown() {
     assert_eq!(answer_to(&abort), unknown);
     let close = AgentMessage::CloseDisk { disk: OTHER_DISK, forget: Forget::Keep };
     assert_eq!(answer_to(&close), unknown);
+    let confirm = AgentMessage::ConfirmPoints { disk: OTHER_DISK, through: Epoch(5) };
+    assert_eq!(answer_to(&confirm), unknown);
     let stranger = Sealer::new(&key(), OTHER_DISK, GENERATION).unwrap();
     let frames = epoch_frames(&stranger, link(6, 5), 1);
     assert_eq!(Pair::open(Epoch(5)).closes_on(2, &frames), unknown);
+}
+
+#[test]
+fn no_point_is_confirmed_before_it_is_durable() {
+    let confirm = |epoch| AgentMessage::ConfirmPoints { disk: DISK, through: Epoch(epoch) };
+    assert_eq!(answer_to(&confirm(5)), None);
+    assert_eq!(answer_to(&confirm(6)), violation());
 }
 
 #[test]

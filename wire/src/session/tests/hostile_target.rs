@@ -59,6 +59,7 @@ fn only_what_was_asked_is_answered() {
         disk: OTHER_DISK,
         generation: GENERATION,
         last_durable: Epoch(1),
+        confirmed: Epoch::NONE,
         state: ReplicaState::Follows,
     };
     let refused =
@@ -85,6 +86,7 @@ fn a_disk_of_another_generation_is_not_taken() {
         disk: DISK,
         generation: Generation([9; 16]),
         last_durable: Epoch(1),
+        confirmed: Epoch::NONE,
         state: ReplicaState::Follows,
     };
     pair.source.handle_control(&TargetMessage::DiskOpened(opened).encode());

@@ -10,8 +10,8 @@ use crate::key::DataKey;
 use crate::message::{Features, OpenDisk, ReplicaState, VersionRange};
 use crate::seal::{EpochLink, FrameSpec, Sealer};
 use crate::session::{
-    SourceConfig, SourceEvent, SourceSession, StreamId, TargetAction, TargetConfig, TargetSession,
-    WINDOW_MIN,
+    ReplicaPosition, SourceConfig, SourceEvent, SourceSession, StreamId, TargetAction,
+    TargetConfig, TargetSession, WINDOW_MIN,
 };
 use crate::text::Text;
 
@@ -87,9 +87,7 @@ impl Pair {
         self.source.open_disk(open_request(DISK)).unwrap();
         let (_, actions) = self.pump();
         assert!(matches!(actions.as_slice(), [TargetAction::OpenDisk(_)]), "{actions:?}");
-        let state =
-            if last_durable == Epoch::NONE { ReplicaState::Empty } else { ReplicaState::Follows };
-        self.target.handle_disk_opened(DISK, last_durable, state);
+        self.target.handle_disk_opened(DISK, position(last_durable));
         let (events, _) = self.pump();
         assert!(
             matches!(&events[..], [SourceEvent::Opened(it)] if it.last_durable == last_durable)
@@ -129,6 +127,13 @@ impl Pair {
         self.deliver(stream, frames);
         close_code(&self.pump().1)
     }
+}
+
+/// A replica that holds this epoch, and none of whose points is confirmed.
+pub(super) fn position(last_durable: Epoch) -> ReplicaPosition {
+    let empty = last_durable == Epoch::NONE;
+    let state = if empty { ReplicaState::Empty } else { ReplicaState::Follows };
+    ReplicaPosition { last_durable, confirmed: Epoch::NONE, state }
 }
 
 /// Frames of an epoch, of one sector each, and its end.
@@ -180,6 +185,8 @@ pub(super) fn names(actions: &[TargetAction]) -> Vec<String> {
         TargetAction::Append { epoch, .. } => format!("append {epoch}"),
         TargetAction::Commit { epoch, .. } => format!("commit {epoch}"),
         TargetAction::Abort { epoch, .. } => format!("abort {epoch}"),
+        TargetAction::ConfirmPoints { through, .. } => format!("confirm {through}"),
+        TargetAction::RetractPoints(it) => format!("retract {} to {}", it.after, it.through),
         TargetAction::Hash(request) => format!("hash {}", request.first_block),
         TargetAction::CloseDisk { forget, .. } => format!("close {forget:?}"),
         TargetAction::StopStream { stream, .. } => format!("stop {}", stream.0),
