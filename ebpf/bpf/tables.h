@@ -167,12 +167,14 @@ static __always_inline u32 find_slot(const struct gendisk *disk)
 	if (!disk)
 		return NO_SLOT;
 	devt = (u32)disk->major << MINOR_BITS | (u32)disk->first_minor;
+	if (!devt)
+		return NO_SLOT;
 	/* Fibonacci hashing: neighbouring numbers, the usual case, spread evenly. */
 	ways = table.buckets[(devt * 0x9e3779b1u) >> (32 - BUCKETS_LOG2)];
 	for (u32 i = 0; i < WAYS; i++) {
 		u64 entry = *(volatile const u64 *)&ways[i];
 
-		if ((u32)entry == devt && devt)
+		if ((u32)entry == devt)
 			return (entry >> 32) & (DISKS - 1);
 	}
 	return NO_SLOT;
