@@ -4,4 +4,5 @@
 //! block is rewritten many times a second: at a light load a wrong cut looks like a right one.
 
 mod judge;
+mod killed;
 mod verified;
