@@ -1,5 +1,7 @@
 //! The source machine: its disks, the applications that write to them, the kernel that tracks.
 
+use std::collections::VecDeque;
+
 use blocks::{DiskId, Epoch, Extent, Geometry, MarkKind, Sector, Slot};
 use storage::FaultyStorage;
 
@@ -46,8 +48,8 @@ pub(crate) struct Stream {
     number: u32,
     next: u64,
     habit: Habit,
-    /// What it wrote before, to write again.
-    before: Option<(usize, Request)>,
+    /// What it wrote before, to write again: an application may put things back as they were.
+    before: VecDeque<(usize, Request)>,
 }
 
 /// Where a stream writes.
@@ -156,7 +158,7 @@ impl Stream {
             1 => Habit::Tail,
             _ => Habit::Hot,
         };
-        Self { number, next: 0, habit, before: None }
+        Self { number, next: 0, habit, before: VecDeque::new() }
     }
 
     /// What it writes next, and to which disk.
@@ -164,8 +166,8 @@ impl Stream {
         self.next += 1;
         // No two writes of a run have one number, and none is that of zeroes.
         let content = Content((u64::from(self.number) + 1) << 40 | self.next);
-        if let (Some(before), true) = (self.before, rng.chance(30)) {
-            return before;
+        if !self.before.is_empty() && rng.chance(100) {
+            return self.before[rng.index(self.before.len())];
         }
         let index = rng.index(disks.len());
         let disk = disks[index].sectors();
@@ -182,7 +184,10 @@ impl Stream {
             _ => (MarkKind::Write, content),
         };
         let request = Request { stream: self.number, extent, content, kind };
-        self.before = Some((index, request));
+        self.before.push_back((index, request));
+        if self.before.len() > 4 {
+            self.before.pop_front();
+        }
         (index, request)
     }
 }
