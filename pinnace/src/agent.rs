@@ -9,11 +9,13 @@
 
 mod clock;
 mod core;
+mod cutter;
 mod disk;
 mod doctor;
 mod enroll;
 mod link;
 pub(crate) mod own_store;
+mod points;
 mod protect;
 mod recorded;
 mod run;

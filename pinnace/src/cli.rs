@@ -12,6 +12,7 @@ use crate::exit::{Exit, Failure};
 mod agent;
 mod disks;
 mod output;
+mod point;
 mod status;
 mod target;
 
@@ -60,6 +61,9 @@ enum Command {
     /// Enrolment tokens (on the target)
     #[command(subcommand)]
     Token(target::TokenCommand),
+    /// Recovery points: made on the protected machine, kept on the target
+    #[command(subcommand)]
+    Point(point::PointCommand),
     /// Protect disks of this machine
     Protect(disks::Protect),
     /// Stop protecting a disk; its replica stays on the target
@@ -138,6 +142,7 @@ pub(crate) fn execute(cli: &Cli) -> Result<()> {
         Command::Agent(command) => agent::execute(global, command),
         Command::Target(command) => target::execute(global, command),
         Command::Token(command) => target::token(global, command),
+        Command::Point(command) => point::execute(global, command),
         Command::Protect(protect) => disks::protect(global, protect),
         Command::Unprotect(unprotect) => disks::unprotect(global, unprotect),
         Command::Pause(which) => disks::pause(global, which),

@@ -34,6 +34,7 @@ use blocks::{
 
 use crate::start::Start;
 
+mod cut;
 #[cfg(test)]
 mod tests;
 

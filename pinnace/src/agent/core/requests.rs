@@ -25,6 +25,9 @@ impl Core {
                 }
             }
             Request::Unprotect { disk } => protect::unprotect(self, &disk).map(Response::Done),
+            Request::CreatePoint { app_consistent } => {
+                return self.ask_for_point(app_consistent, answer);
+            }
             Request::Pause { disk } => self.set_paused(disk.as_deref(), Shipping::Paused),
             Request::Resume { disk } => self.set_paused(disk.as_deref(), Shipping::On),
         };
@@ -65,6 +68,7 @@ impl Core {
             disks,
             problems: self.absent.iter().map(|absent| absent.problem.clone()).collect(),
             memory_bytes: memory().0,
+            points: self.points.stats.status(),
         })
     }
 }

@@ -1,0 +1,294 @@
+//! The cutter: one thread that reads disks at one instant, as the cut core says.
+//!
+//! It owns the conflict table and the image's memory, sleeps until it is asked for a cut, and
+//! answers with what came of it. It decides nothing: [`Cut`] does. While it works, nobody else
+//! harvests the disks it was given.
+
+use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use blocks::{Bitmap, ByteLen, CutTime, DiskId, Geometry, MonotonicNs};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use ebpf::{ConflictTable, TrackedDisk};
+use nix::libc;
+use shipper::{DiskImage, RealTime, Window, WindowDisk, WindowReader};
+use tracker::cut::{
+    Cut, CutDisk, CutLimits, Finished, Freeze, Heat, Hold, Look, Outcome, Read, Step,
+};
+
+use super::clock;
+
+/// Reads under way at a time: as many as an attempt reads in one go.
+const DEPTH: u32 = 256;
+
+/// What the core asks for.
+pub(super) struct CutRequest {
+    pub(super) disks: Vec<ToCut>,
+    pub(super) freeze: Freeze,
+    pub(super) seed: u64,
+}
+
+/// A disk to cut.
+pub(super) struct ToCut {
+    pub(super) id: DiskId,
+    pub(super) path: PathBuf,
+    pub(super) geometry: Geometry,
+    pub(super) tracked: TrackedDisk,
+    pub(super) dirty: Bitmap,
+    pub(super) heat: Heat,
+}
+
+/// What came of it.
+pub(super) struct CutDone {
+    pub(super) outcome: Outcome,
+    pub(super) attempts: u32,
+    /// When the first harvest may have begun.
+    pub(super) began: MonotonicNs,
+    /// How long file systems stood still.
+    pub(super) freeze: Duration,
+    pub(super) disks: Vec<WasCut>,
+}
+
+/// A disk that was cut.
+pub(super) struct WasCut {
+    pub(super) id: DiskId,
+    /// What the image holds, or what is dirty.
+    pub(super) chunks: Bitmap,
+    pub(super) heat: Heat,
+    /// Its content, if the cut is verified.
+    pub(super) image: Option<DiskImage>,
+}
+
+/// How the cutter tells that a cut has ended. Never blocks.
+pub(super) type Tell = Box<dyn Fn(CutDone) + Send>;
+
+/// The core's end of it. Dropping it ends the thread, once the cut under way has ended.
+pub(super) struct Cutter {
+    requests: Option<Sender<CutRequest>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Cutter {
+    /// Starts the thread. Its image will take no more than `memory`.
+    pub(super) fn start(table: ConflictTable, memory: ByteLen, tell: Tell) -> Result<Self> {
+        let (requests, asked) = bounded(1);
+        let reader = WindowReader::new(memory, DEPTH).context("reads of cuts")?;
+        let limits = CutLimits { memory, depth: DEPTH.into(), ..CutLimits::default() };
+        let mut shell = Shell { table, reader, limits, files: BTreeMap::new(), may_hurry: true };
+        let run = move || shell.run(&asked, &tell);
+        let thread = std::thread::Builder::new().name("cut".into()).spawn(run)?;
+        Ok(Self { requests: Some(requests), thread: Some(thread) })
+    }
+
+    /// Asks for a cut; whether the thread is there to make it. To be called while none is under way.
+    pub(super) fn cut(&self, request: CutRequest) -> bool {
+        self.requests.as_ref().is_some_and(|requests| requests.try_send(request).is_ok())
+    }
+}
+
+impl Drop for Cutter {
+    fn drop(&mut self) {
+        self.requests = None;
+        if let Some(thread) = self.thread.take() {
+            // A panic has been printed.
+            drop(thread.join());
+        }
+    }
+}
+
+/// The thread's own things.
+struct Shell {
+    table: ConflictTable,
+    reader: WindowReader,
+    limits: CutLimits,
+    /// Opened once: a disk that is closed by its last user drops its cache.
+    files: BTreeMap<DiskId, (PathBuf, Arc<File>)>,
+    /// Whether a higher priority may be had, as far as is known.
+    may_hurry: bool,
+}
+
+impl Shell {
+    fn run(&mut self, asked: &Receiver<CutRequest>, tell: &Tell) {
+        for request in asked {
+            tell(self.cut(request));
+        }
+    }
+
+    fn cut(&mut self, request: CutRequest) -> CutDone {
+        let CutRequest { disks, freeze, seed } = request;
+        let opened = self.open(&disks);
+        let likely: u64 = disks.iter().map(|d| d.dirty.count() * d.geometry.chunk().bytes()).sum();
+        let mut kept = Vec::new();
+        let mut of_core = Vec::new();
+        for disk in disks {
+            let ToCut { id, geometry, tracked, dirty, heat, .. } = disk;
+            kept.push((id, tracked));
+            of_core.push(CutDisk { geometry, dirty, heat });
+        }
+        let began = clock::now();
+        let mut cut = Cut::new(self.limits, freeze, of_core, seed, began);
+        let tracked: Vec<TrackedDisk> = kept.iter().map(|(_, tracked)| tracked.clone()).collect();
+        // Somewhat more than what is known: what is written meanwhile comes on top.
+        let likely = ByteLen(2 * likely + (4 << 20));
+        let mut images = Vec::new();
+        match opened.and_then(|disks| Ok(self.reader.begin(disks, likely)?)) {
+            Ok(window) => {
+                let hurry = hurry(&mut self.may_hurry);
+                let run = Run { table: &mut self.table, window, disks: &tracked };
+                images = run.drive(&mut cut);
+                drop(hurry);
+            }
+            Err(error) => cut.fail(format!("{error:#}")),
+        }
+        let Finished { outcome, disks, attempts } = cut.finish();
+        let verified = matches!(outcome, Outcome::Verified(_));
+        let mut images = images.into_iter().filter(|_| verified);
+        let disks = kept.into_iter().zip(disks).map(|((id, _), disk)| WasCut {
+            id,
+            chunks: disk.chunks,
+            heat: disk.heat,
+            image: images.next(),
+        });
+        let disks = disks.collect();
+        CutDone { outcome, attempts, began, freeze: Duration::ZERO, disks }
+    }
+
+    fn open(&mut self, disks: &[ToCut]) -> Result<Vec<WindowDisk>> {
+        self.files.retain(|id, (path, _)| disks.iter().any(|d| d.id == *id && d.path == *path));
+        let open = |disk: &ToCut| {
+            let file = match self.files.get(&disk.id) {
+                Some((_, file)) => Arc::clone(file),
+                None => {
+                    let opened =
+                        OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(&disk.path);
+                    let file =
+                        opened.with_context(|| format!("opening {}", disk.path.display()))?;
+                    let file = Arc::new(file);
+                    self.files.insert(disk.id, (disk.path.clone(), Arc::clone(&file)));
+                    file
+                }
+            };
+            Ok(WindowDisk { file, geometry: disk.geometry })
+        };
+        disks.iter().map(open).collect()
+    }
+}
+
+/// Raises the thread's priority for the window, if that is permitted.
+fn hurry(may_hurry: &mut bool) -> Option<RealTime> {
+    if !*may_hurry {
+        return None;
+    }
+    match RealTime::enter() {
+        Ok(hurry) => {
+            if !hurry.is_real() {
+                tracing::debug!("no real-time priority for cuts: a nice value has to do");
+            }
+            Some(hurry)
+        }
+        Err(error) => {
+            *may_hurry = false;
+            tracing::warn!(%error, "cuts have no priority: their windows will be longer under load");
+            None
+        }
+    }
+}
+
+/// One cut being carried out.
+struct Run<'a> {
+    table: &'a mut ConflictTable,
+    window: Window<'a>,
+    disks: &'a [TrackedDisk],
+}
+
+impl Run<'_> {
+    /// Carries out what the core says until it has ended; the images of the disks.
+    fn drive(mut self, cut: &mut Cut) -> Vec<DiskImage> {
+        let mut reads = BTreeMap::new();
+        loop {
+            match cut.poll(clock::now()) {
+                Step::Flip(hold) => self.flip(cut, hold),
+                Step::Harvest => self.harvest(cut),
+                Step::Read(read) => self.read(cut, read, &mut reads),
+                Step::Wait => self.wait(cut, &mut reads),
+                Step::Check => self.check(cut),
+                Step::Pause(pause) => std::thread::sleep(pause),
+                Step::Done => return self.window.finish(),
+            }
+        }
+    }
+
+    fn flip(&mut self, cut: &mut Cut, _hold: Hold) {
+        match self.table.misses() {
+            Ok(misses) => {
+                self.table.flip();
+                cut.handle_flip(misses, cut_time());
+            }
+            Err(error) => cut.fail(format!("the counts of skipped programs: {error}")),
+        }
+    }
+
+    /// Takes what is dirty, now that T has passed.
+    fn harvest(&mut self, cut: &mut Cut) {
+        for (index, disk) in self.disks.iter().enumerate() {
+            disk.harvest(&mut |word, bits| cut.handle_dirty(index, word, bits));
+            cut.handle_harvested(index);
+        }
+    }
+
+    fn read(&mut self, cut: &mut Cut, read: Read, reads: &mut BTreeMap<u64, Read>) {
+        reads.insert(read.id, read);
+        if let Err(error) = self.window.read(read.id, read.disk, read.chunks) {
+            return cut.fail(error.to_string());
+        }
+        loop {
+            match self.window.completed() {
+                Ok(Some(id)) => self.look(cut, id, reads),
+                Ok(None) if self.window.is_full() => return self.wait(cut, reads),
+                Ok(None) => return,
+                Err(error) => return cut.fail(error.to_string()),
+            }
+        }
+    }
+
+    fn wait(&mut self, cut: &mut Cut, reads: &mut BTreeMap<u64, Read>) {
+        match self.window.wait() {
+            Ok(id) => self.look(cut, id, reads),
+            Err(error) => cut.fail(error.to_string()),
+        }
+    }
+
+    /// A read has completed, so now is the time to see whether it was in time.
+    fn look(&mut self, cut: &mut Cut, id: u64, reads: &mut BTreeMap<u64, Read>) {
+        let Some(read) = reads.remove(&id) else { return };
+        let slot = self.disks[read.disk].slot();
+        let look = match self.table.conflicted(slot, read.chunks) {
+            true => Look::Conflict,
+            false => Look::Clear,
+        };
+        cut.handle_read(id, look, clock::now());
+    }
+
+    fn check(&mut self, cut: &mut Cut) {
+        let overflowed = self.table.overflowed();
+        match self.table.misses() {
+            Ok(misses) => cut.handle_check(misses, overflowed, clock::now()),
+            Err(error) => cut.fail(format!("the counts of skipped programs: {error}")),
+        }
+        self.table.clear_other();
+    }
+}
+
+/// Now, by both clocks.
+fn cut_time() -> CutTime {
+    let monotonic = clock::now();
+    let unix = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    let unix_ns = unix.map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    CutTime { unix_ns, monotonic }
+}
