@@ -31,6 +31,8 @@ pub struct Outcome {
     pub events: u64,
     /// How often a replica was checked whole.
     pub replicas_checked: u64,
+    /// How many points of disks were checked against their instant.
+    pub points_checked: u64,
     /// The faults that happened.
     pub faults: Vec<&'static str>,
     /// What happened, a line each, if it was asked for.
@@ -69,6 +71,7 @@ pub fn run(seed: u64, keep: Keep) -> Outcome {
         failure: world.checks.failure.take(),
         events,
         replicas_checked: world.checks.replicas_checked,
+        points_checked: world.checks.points_checked,
         faults: std::mem::take(&mut world.checks.faults),
         lines: world.trace.into_lines(),
     }
@@ -85,6 +88,8 @@ pub struct Summary {
     pub events: u64,
     /// Replicas checked whole.
     pub replicas_checked: u64,
+    /// How many points of disks were checked against their instant.
+    pub points_checked: u64,
     /// How often each fault happened.
     pub faults: BTreeMap<&'static str, u64>,
 }
@@ -144,6 +149,7 @@ impl Summary {
         self.runs += 1;
         self.events += outcome.events;
         self.replicas_checked += outcome.replicas_checked;
+        self.points_checked += outcome.points_checked;
         outcome.faults.iter().for_each(|fault| *self.faults.entry(fault).or_default() += 1);
         self.failed.extend(outcome.failure.map(|failure| (outcome.seed, failure)));
     }
