@@ -7,6 +7,7 @@ use storage::FaultyStorage;
 
 use crate::{
     clock::Step,
+    conflicts::Conflicts,
     content::Content,
     disk::SimDisk,
     history::{History, Request},
@@ -22,6 +23,9 @@ pub(crate) struct Machine {
     pub(crate) boot: usize,
     pub(crate) disks: Vec<SourceDisk>,
     pub(crate) streams: Vec<Stream>,
+    pub(crate) conflicts: Conflicts,
+    /// The kernel skips the issue program of so many writes.
+    pub(crate) skips_issue: u64,
     /// Where the agent keeps its state.
     pub(crate) state: FaultyStorage,
 }
@@ -66,7 +70,8 @@ impl Machine {
     pub(crate) fn new(scenario: &Scenario, began: Step) -> Self {
         let disks = scenario.disks.iter().map(|plan| SourceDisk::new(plan, began)).collect();
         let streams = (0..scenario.streams).map(Stream::new).collect();
-        Self { is_up: true, boot: 0, disks, streams, state: FaultyStorage::new() }
+        let (conflicts, state) = (Conflicts::new(), FaultyStorage::new());
+        Self { is_up: true, boot: 0, disks, streams, conflicts, skips_issue: 0, state }
     }
 
     pub(crate) fn id_of(index: usize) -> DiskId {

@@ -79,8 +79,12 @@ fn many(seeds: std::ops::Range<u64>, stop: bool) -> ExitCode {
     let on_failure = if stop { OnFailure::Stop } else { OnFailure::GoOn };
     let summary = sim::run_many(seeds, None, on_failure);
     println!(
-        "{} runs, {} events, {} replicas checked",
-        summary.runs, summary.events, summary.replicas_checked
+        "{} runs, {} events; checked: {} replicas, {} points, {} views",
+        summary.runs,
+        summary.events,
+        summary.replicas_checked,
+        summary.points_checked,
+        summary.views_checked
     );
     summary.faults.iter().for_each(|(fault, count)| println!("  {count:>8} {fault}"));
     for (seed, failure) in &summary.failed {
