@@ -35,13 +35,19 @@ pub enum Mutant {
     NonceReused,
     /// After an unclean stop of the machine tracking goes on as if nothing had been missed.
     UncleanStopIgnored,
+    /// A cut ignores that a block was written while it was read.
+    ConflictIgnored,
+    /// A cut ignores that the kernel skipped a program that notes conflicts.
+    SkippedProgramIgnored,
+    /// One disk of a point is read anew after the cut (model of the agent).
+    PointOfTwoInstants,
     /// A pass is over once it has met the end of the disk, whatever was marked behind it.
     PassEndsEarly,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 18] = [
         Self::ClearedAfterRead,
         Self::PendingNotKept,
         Self::DiscardIgnored,
@@ -56,6 +62,9 @@ impl Mutant {
         Self::FoldNotSynced,
         Self::NonceReused,
         Self::UncleanStopIgnored,
+        Self::ConflictIgnored,
+        Self::SkippedProgramIgnored,
+        Self::PointOfTwoInstants,
         Self::PassEndsEarly,
     ];
 

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use blocks::{Consistency, CutMethod, CutTime, MonotonicNs, PointId, PointRecord};
+use blocks::{Consistency, CutMethod, CutTime, MonotonicNs, Mutant, PointId, PointRecord};
 use tracker::{
     Harvest,
     cut::{Cut, CutDisk, CutLimits, Finished, Freeze, Look, Outcome, Read, Step as CutStep},
@@ -195,7 +195,11 @@ impl World {
         match outcome {
             Outcome::Verified(verified) if follows => {
                 let record = self.record(verified.at, verified.attempts, verified.window);
-                for (disk, (chunks, image)) in chunks.into_iter().zip(images).enumerate() {
+                for (disk, (chunks, mut image)) in chunks.into_iter().zip(images).enumerate() {
+                    if Mutant::PointOfTwoInstants.is_on() && disk > 0 {
+                        let now = self.machine.disks[disk].disk.content();
+                        image.iter_mut().for_each(|(sector, held)| *held = now[*sector]);
+                    }
                     let before = self.tracker(disk).newest();
                     let at = verified.at.monotonic;
                     let Some(sealed) = self.tracker(disk).seal_cut(at, chunks) else { continue };

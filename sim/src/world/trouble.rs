@@ -38,6 +38,7 @@ impl World {
                 state.fail_at(state.operations() + operations, error);
             }
             Fault::MissedCompletion => self.miss_next(),
+            Fault::SkippedProgram { writes } => self.machine.skips_issue += writes,
             Fault::Passthrough => self.pass_through(),
             Fault::Leap { by } => self.clock.leap(by),
             Fault::ReadError { reads } => {
