@@ -139,6 +139,8 @@ pub(crate) struct PointsStatus {
     /// Why the newest point that was due was not made, if it was not.
     pub(crate) last_refusal: Option<Refusal>,
     pub(crate) last_retraction: Option<Refusal>,
+    /// What the hooks of the last application-consistent point printed.
+    pub(crate) hooks: Vec<String>,
 }
 
 /// Why there is no point.
