@@ -13,16 +13,21 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use blocks::{Bitmap, ByteLen, CutTime, DiskId, Geometry, MonotonicNs};
+use blocks::{Bitmap, ByteLen, DiskId, Geometry, MonotonicNs};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use ebpf::device::DeviceNumber;
 use ebpf::{ConflictTable, TrackedDisk};
 use nix::libc;
-use shipper::{DiskImage, RealTime, Window, WindowDisk, WindowReader};
-use tracker::cut::{Cut, CutDisk, CutLimits, Finished, Freeze, Heat, Hold, Look, Outcome, Read, Step};
+use shipper::{DiskImage, RealTime, WindowDisk, WindowReader};
+use tracker::cut::{Cut, CutDisk, CutLimits, Finished, Freeze, Heat, Outcome};
+
+mod mistake;
+mod run;
+
+use run::Run;
 
 use super::clock;
-use super::freeze::{Freezer, is_any_mounted};
+use super::freeze::is_any_mounted;
 use super::hooks::{self, When};
 use crate::config::Hooks;
 
@@ -182,9 +187,9 @@ impl Shell {
             Ok(window) => {
                 let hurry = hurry(&mut self.may_hurry);
                 let table = &mut self.table;
-                let freezer = None;
+                let (freezer, early) = (None, Vec::new());
                 let run =
-                    Run { table, window, disks: &tracked, numbers, freeze_limit, freezer };
+                    Run { table, window, disks: &tracked, numbers, freeze_limit, freezer, early };
                 (images, frozen) = run.drive(&mut cut);
                 drop(hurry);
             }
@@ -255,130 +260,4 @@ fn hurry(may_hurry: &mut bool) -> Option<RealTime> {
             None
         }
     }
-}
-
-/// One cut being carried out.
-struct Run<'a> {
-    table: &'a mut ConflictTable,
-    window: Window<'a>,
-    disks: &'a [TrackedDisk],
-    numbers: Vec<DeviceNumber>,
-    freeze_limit: Duration,
-    /// Made when it is first needed.
-    freezer: Option<Freezer>,
-}
-
-impl Run<'_> {
-    /// Carries out what the core says until it has ended; the images of the disks, and how long
-    /// file systems stood still.
-    fn drive(mut self, cut: &mut Cut) -> (Vec<DiskImage>, Duration) {
-        let mut reads = BTreeMap::new();
-        loop {
-            match cut.poll(clock::now()) {
-                Step::Flip(hold) => self.flip(cut, hold),
-                Step::Harvest => self.harvest(cut),
-                Step::Read(read) => self.read(cut, read, &mut reads),
-                Step::Wait => self.wait(cut, &mut reads),
-                Step::Check => self.check(cut),
-                Step::Pause(pause) => std::thread::sleep(pause),
-                Step::Done => {
-                    self.thaw();
-                    let frozen = self.freezer.as_ref().map_or(Duration::ZERO, Freezer::total);
-                    return (self.window.finish(), frozen);
-                }
-            }
-        }
-    }
-
-    fn flip(&mut self, cut: &mut Cut, hold: Hold) {
-        if hold != Hold::None
-            && let Err(error) = self.freeze()
-        {
-            return cut.handle_unfreezable(format!("{error:#}"));
-        }
-        match self.table.misses() {
-            Ok(misses) => {
-                self.table.flip();
-                let at = cut_time();
-                if hold == Hold::Instant {
-                    self.thaw();
-                }
-                cut.handle_flip(misses, at);
-            }
-            Err(error) => cut.fail(format!("the counts of skipped programs: {error}")),
-        }
-    }
-
-    fn freeze(&mut self) -> Result<()> {
-        let freezer = match &mut self.freezer {
-            Some(freezer) => freezer,
-            none => none.insert(Freezer::prepare(&self.numbers, self.freeze_limit)?),
-        };
-        freezer.freeze()
-    }
-
-    fn thaw(&mut self) {
-        if let Some(freezer) = &mut self.freezer {
-            freezer.thaw();
-        }
-    }
-
-    /// Takes what is dirty, now that T has passed.
-    fn harvest(&mut self, cut: &mut Cut) {
-        for (index, disk) in self.disks.iter().enumerate() {
-            disk.harvest(&mut |word, bits| cut.handle_dirty(index, word, bits));
-            cut.handle_harvested(index);
-        }
-    }
-
-    fn read(&mut self, cut: &mut Cut, read: Read, reads: &mut BTreeMap<u64, Read>) {
-        reads.insert(read.id, read);
-        if let Err(error) = self.window.read(read.id, read.disk, read.chunks) {
-            return cut.fail(error.to_string());
-        }
-        loop {
-            match self.window.completed() {
-                Ok(Some(id)) => self.look(cut, id, reads),
-                Ok(None) if self.window.is_full() => return self.wait(cut, reads),
-                Ok(None) => return,
-                Err(error) => return cut.fail(error.to_string()),
-            }
-        }
-    }
-
-    fn wait(&mut self, cut: &mut Cut, reads: &mut BTreeMap<u64, Read>) {
-        match self.window.wait() {
-            Ok(id) => self.look(cut, id, reads),
-            Err(error) => cut.fail(error.to_string()),
-        }
-    }
-
-    /// A read has completed, so now is the time to see whether it was in time.
-    fn look(&mut self, cut: &mut Cut, id: u64, reads: &mut BTreeMap<u64, Read>) {
-        let Some(read) = reads.remove(&id) else { return };
-        let slot = self.disks[read.disk].slot();
-        let look = match self.table.conflicted(slot, read.chunks) {
-            true => Look::Conflict,
-            false => Look::Clear,
-        };
-        cut.handle_read(id, look, clock::now());
-    }
-
-    fn check(&mut self, cut: &mut Cut) {
-        let overflowed = self.table.overflowed();
-        match self.table.misses() {
-            Ok(misses) => cut.handle_check(misses, overflowed, clock::now()),
-            Err(error) => cut.fail(format!("the counts of skipped programs: {error}")),
-        }
-        self.thaw();
-        self.table.clear_other();
-    }
-}
-
-/// Now, by both clocks.
-fn cut_time() -> CutTime {
-    let monotonic = clock::now();
-    let unix = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let unix_ns = unix.map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
-    CutTime { unix_ns, monotonic }
 }

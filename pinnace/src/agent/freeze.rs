@@ -230,7 +230,7 @@ fn unescaped(text: &str) -> PathBuf {
 pub(crate) fn guard(limit: Duration, mounts: &[PathBuf]) -> Result<()> {
     let mounts = mounts.iter().rev().map(File::open).collect::<Result<Vec<_>, _>>()?;
     // Its own pages may lie on what is frozen. It works without.
-    drop(mlockall(MlockAllFlags::MCL_CURRENT));
+    let _ = mlockall(MlockAllFlags::MCL_CURRENT);
     std::io::stdout().write_all(&[OVER])?;
     std::io::stdout().flush()?;
     // Unbuffered: what was told is either read or polled for.
