@@ -13,7 +13,6 @@ mod agent;
 mod disks;
 mod output;
 mod point;
-mod point_create;
 mod status;
 mod target;
 
@@ -62,6 +61,9 @@ enum Command {
     /// Enrolment tokens (on the target)
     #[command(subcommand)]
     Token(target::TokenCommand),
+    /// Recovery points: made on the protected machine, kept on the target
+    #[command(subcommand)]
+    Point(point::PointCommand),
     /// Protect disks of this machine
     Protect(disks::Protect),
     /// Stop protecting a disk; its replica stays on the target
@@ -73,9 +75,6 @@ enum Command {
     /// What is protected, and what could be
     #[command(subcommand)]
     Disk(disks::DiskCommand),
-    /// Recovery points
-    #[command(subcommand)]
-    Point(point::PointCommand),
     /// Where every protected disk stands
     Status(status::StatusArgs),
     /// Configuration files
@@ -151,12 +150,12 @@ pub(crate) fn execute(cli: &Cli) -> Result<()> {
         Command::Agent(command) => agent::execute(global, command),
         Command::Target(command) => target::execute(global, command),
         Command::Token(command) => target::token(global, command),
+        Command::Point(command) => point::execute(global, command),
         Command::Protect(protect) => disks::protect(global, protect),
         Command::Unprotect(unprotect) => disks::unprotect(global, unprotect),
         Command::Pause(which) => disks::pause(global, which),
         Command::Resume(which) => disks::resume(global, which),
         Command::Disk(command) => disks::execute(global, command),
-        Command::Point(command) => point::execute(global, command),
         Command::Status(args) => status::execute(global, *args),
         Command::Config(ConfigCommand::Check { role }) => check_config(global, *role),
         Command::FreezeGuard { limit, mounts } => {

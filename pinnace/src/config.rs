@@ -16,7 +16,7 @@ mod target;
 pub(crate) use agent::AgentConfig;
 pub(crate) use amount::{Bytes, Interval};
 pub(crate) use policy::{Hooks, Policy};
-pub(crate) use target::TargetConfig;
+pub(crate) use target::{RetentionConfig, TargetConfig};
 
 /// A layer of settings: every key may be absent, and another layer may be laid over it.
 trait Layer: DeserializeOwned + Default {
@@ -124,6 +124,33 @@ mod tests {
         assert_eq!(config.buffer_pool.0, 64 << 20);
         assert_eq!(config.policy.point_interval.as_secs(), 7);
         assert_eq!(config.policy.freeze, tracker::cut::Freeze::Never, "a table is laid over too");
+    }
+
+    #[test]
+    fn retention_is_a_table_of_its_own_and_its_keys_are_laid_over_one_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("target.toml");
+        let load = || TargetConfig::load(&path, Required::Yes);
+        std::fs::write(&path, "[retention]\nladder = \"all 1h, 1d 7d\"\n").unwrap();
+        std::fs::create_dir(dir.path().join("target.d")).unwrap();
+        let drop_in = dir.path().join("target.d/10.toml");
+        std::fs::write(&drop_in, "[retention]\nquota = \"5 GiB\"\n").unwrap();
+        let config = load().unwrap().retention;
+        assert_eq!(
+            (config.ladder.to_string().as_str(), config.quota),
+            ("all 1h, 1d 7d", Some(blocks::ByteLen(5 << 30)))
+        );
+        std::fs::remove_file(&drop_in).unwrap();
+        let wrong = [
+            ("ladder = \"all the time\"", "line 3", "all 2h, 1h 24h, 1d 15d"),
+            ("ladders = \"all 2h\"", "line 3", "ladder"),
+            ("quota = \"much\"", "line 3", "64 MiB"),
+        ];
+        for (setting, line, allowed) in wrong {
+            std::fs::write(&path, format!("\n[retention]\n{setting}\n")).unwrap();
+            let error = format!("{:#}", load().unwrap_err());
+            assert!(error.contains(line) && error.contains(allowed), "{error}");
+        }
     }
 
     #[test]

@@ -32,9 +32,8 @@ impl Image {
     /// the kernel gives those pages now and not while time is short.
     pub(crate) fn begin(&mut self, geometries: impl Iterator<Item = Geometry>, likely: ByteLen) {
         self.used = 0;
-        self.disks = geometries
-            .map(|geometry| ImageOfDisk { geometry, places: HashMap::new() })
-            .collect();
+        self.disks =
+            geometries.map(|geometry| ImageOfDisk { geometry, places: HashMap::new() }).collect();
         let likely = usize::try_from(likely.0).unwrap_or(usize::MAX).min(self.memory.len());
         // It works without, with a fault for each page.
         let _ = self.memory.advise_range(Advice::PopulateWrite, 0, likely);

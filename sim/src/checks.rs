@@ -60,8 +60,8 @@ struct Sealed {
 /// On what occasion a replica is looked at.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ReplicaAs {
-    /// It was opened: everything pending is folded.
-    Opened(DiskState),
+    /// It was opened, and whether everything pending is folded.
+    Opened(DiskState, bool),
     /// An epoch was committed.
     Committed(DiskState),
     /// The last pending epoch was folded.
@@ -200,17 +200,17 @@ impl World {
 
     fn try_check_replica(&mut self, disk: usize, occasion: ReplicaAs) -> Result<(), String> {
         let of_disk = &mut self.checks.disks[disk];
-        let (ReplicaAs::Opened(state) | ReplicaAs::Committed(state) | ReplicaAs::Folded(state)) =
+        let (ReplicaAs::Opened(state, _) | ReplicaAs::Committed(state) | ReplicaAs::Folded(state)) =
             occasion;
         let durable = state.last_durable;
         if durable < of_disk.acknowledged {
             return Err(format!("epoch {} was acknowledged", of_disk.acknowledged));
         }
-        if durable < of_disk.at && !matches!(occasion, ReplicaAs::Opened(_)) {
+        if durable < of_disk.at && !matches!(occasion, ReplicaAs::Opened(..)) {
             return Err(format!("epoch {} was durable before", of_disk.at));
         }
         of_disk.advance(durable)?;
-        if matches!(occasion, ReplicaAs::Committed(_))
+        if matches!(occasion, ReplicaAs::Committed(_) | ReplicaAs::Opened(_, false))
             || state.completeness != Completeness::Follows
         {
             return Ok(());

@@ -133,7 +133,11 @@ impl Kernel {
     }
 
     pub(crate) fn fill_pending(&mut self) {
-        each(&Bitmap::full(self.geometry.chunks()), |word, bits| self.pending[word] |= bits);
+        self.keep_pending(&Bitmap::full(self.geometry.chunks()));
+    }
+
+    pub(crate) fn keep_pending(&mut self, chunks: &Bitmap) {
+        each(chunks, |word, bits| self.pending[word] |= bits);
     }
 
     pub(crate) fn drop_pending(&mut self, chunks: &Bitmap) {

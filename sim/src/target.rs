@@ -103,6 +103,12 @@ impl Target {
         self.process.is_some()
     }
 
+    pub(crate) fn new_writer(&mut self) -> WriterId {
+        let id = WriterId(self.next_writer);
+        self.next_writer += 1;
+        id
+    }
+
     /// Starts a process: opens the store, which recovers every disk.
     pub(crate) fn start(&mut self) -> Result<(), OpenStoreError> {
         let storage = Arc::new(self.storage.clone());

@@ -10,12 +10,23 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Request {
     Status,
-    Protect { path: PathBuf, only_check: bool },
-    Unprotect { disk: String },
-    Pause { disk: Option<String> },
-    Resume { disk: Option<String> },
+    Protect {
+        path: PathBuf,
+        only_check: bool,
+    },
+    Unprotect {
+        disk: String,
+    },
+    Pause {
+        disk: Option<String>,
+    },
+    Resume {
+        disk: Option<String>,
+    },
     /// Make a recovery point now; the answer comes when it is durable.
-    CreatePoint { app_consistent: bool },
+    CreatePoint {
+        app_consistent: bool,
+    },
 }
 
 /// The agent's answer; which one depends on the request.

@@ -23,8 +23,8 @@ use super::state::AgentState;
 use crate::admin::agent::{LinkStatus, Request, Response};
 use crate::config::AgentConfig;
 
-mod cycle;
 mod confirm;
+mod cycle;
 mod gaps;
 pub(super) mod points;
 mod requests;

@@ -18,13 +18,11 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use ebpf::device::DeviceNumber;
 use ebpf::{ConflictTable, TrackedDisk};
 use nix::libc;
-use shipper::{DiskImage, RealTime, WindowDisk, WindowReader};
-use tracker::cut::{Cut, CutDisk, CutLimits, Finished, Freeze, Heat, Outcome};
-
-mod mistake;
-mod run;
-
-use run::Run;
+        let disks = ids.into_iter().zip(disks).map(|(id, disk)| WasCut {
+            id,
+            chunks: disk.chunks,
+            heat: disk.heat,
+            image: images.next(),
 
 use super::clock;
 use super::freeze::is_any_mounted;
@@ -136,21 +134,11 @@ impl Shell {
         }
     }
 
-    /// A cut with its hooks. The one that comes after runs whatever became of the one before.
-    fn cut(&mut self, mut request: CutRequest) -> CutDone {
-        let hooks = request.hooks.take();
-        let mut notes = Vec::new();
-        let mut ready = Ok(());
-        if let Some(hooks) = &hooks {
-            let numbers: Vec<_> = request.disks.iter().map(|disk| disk.number).collect();
-            request.freeze = match is_any_mounted(&numbers) {
-                true => Freeze::Always,
-                // An application that writes to the disk itself: nothing else is to be held.
-                false => Freeze::Never,
-            };
-            if let Some(command) = &hooks.pre {
-                ready = hooks::run(command, When::Pre, hooks.timeout).map(|out| notes.push(out));
-            }
+        let disks = ids.into_iter().zip(disks).map(|(id, disk)| WasCut {
+            id,
+            chunks: disk.chunks,
+            heat: disk.heat,
+            image: images.next(),
         }
         let mut done = match ready {
             Ok(()) => self.cut_now(request),
@@ -198,8 +186,11 @@ impl Shell {
         let Finished { outcome, disks, attempts } = cut.finish();
         let verified = matches!(outcome, Outcome::Verified(_));
         let mut images = images.into_iter().filter(|_| verified);
-        let disks = ids.into_iter().zip(disks).map(|(id, disk)| {
-            WasCut { id, chunks: disk.chunks, heat: disk.heat, image: images.next() }
+        let disks = ids.into_iter().zip(disks).map(|(id, disk)| WasCut {
+            id,
+            chunks: disk.chunks,
+            heat: disk.heat,
+            image: images.next(),
         });
         let disks = disks.collect();
         let (application, notes) = (false, Vec::new());
@@ -214,7 +205,8 @@ impl Shell {
                 None => {
                     let opened =
                         OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(&disk.path);
-                    let file = opened.with_context(|| format!("opening {}", disk.path.display()))?;
+                    let file =
+                        opened.with_context(|| format!("opening {}", disk.path.display()))?;
                     let file = Arc::new(file);
                     self.files.insert(disk.id, (disk.path.clone(), Arc::clone(&file)));
                     file

@@ -89,7 +89,8 @@ impl DiskPoints {
         while let Some(point) = self.provisional.pop_front_if(proven) {
             through = Some(point.epoch);
             let id = point.record.map(|record| record.id.to_string());
-            if let Some(newest) = self.newest.as_mut().filter(|newest| Some(&newest.id) == id.as_ref())
+            if let Some(newest) =
+                self.newest.as_mut().filter(|newest| Some(&newest.id) == id.as_ref())
             {
                 newest.confirmed = true;
             }

@@ -18,11 +18,9 @@ use wire::DataKey;
 
 use super::clock::now;
 use super::core::Core;
-use super::disk::{
-    Pass, ProtectedDisk, Sent, Session, resumed_check, resumed_confirmation,
-};
-use super::points::DiskPoints;
+use super::disk::{Pass, ProtectedDisk, Sent, Session, resumed_check, resumed_confirmation};
 use super::own_store;
+use super::points::DiskPoints;
 use super::state::DiskRecord;
 use crate::admin::agent::{LinkStatus, Response};
 use crate::exit::{Exit, Failure};

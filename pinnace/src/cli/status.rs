@@ -8,7 +8,9 @@ use clap::Args;
 use super::output::{age, json, print, size, table};
 use super::{Format, Global};
 use crate::admin;
-use crate::admin::agent::{DiskState, DiskStatus, LinkStatus, PointMade, Request, Response, Status};
+use crate::admin::agent::{
+    DiskState, DiskStatus, LinkStatus, PointMade, Request, Response, Status,
+};
 
 #[derive(Args, Clone, Copy)]
 pub(super) struct StatusArgs {
@@ -65,7 +67,8 @@ fn show(status: &Status, format: Format) {
         println!("No disk is protected: `pinnace disk list` shows what can be");
         return;
     }
-    let mut headings = vec!["DISK", "SIZE", "STATE", "RPO", "DIRTY", "RATE", "LAST DURABLE", "LAST POINT"];
+    let mut headings =
+        vec!["DISK", "SIZE", "STATE", "RPO", "DIRTY", "RATE", "LAST DURABLE", "LAST POINT"];
     if format == Format::Wide {
         headings.extend(["EPOCH", "WRITES", "SENT", "ACK p50", "ID"]);
     }

@@ -23,8 +23,9 @@ use wire::session::{
 use wire::{CheckedFrame, CloseCode, FrameDecoder, FrameError, Reason};
 
 use super::assignments::Assignments;
-use super::epoch::{EpochResult, EpochWriter};
+use super::epoch::{EpochResult, EpochWriter, Helpers};
 use super::opening;
+use super::retention::Retention;
 use crate::causes::with_causes;
 
 /// What of one disk's frames may be on the way or waiting to be written.
@@ -69,6 +70,7 @@ pub(super) struct Holdings {
     pub(super) assignments: Assignments,
     /// A disk larger than this is refused.
     pub(super) disk_size_max: ByteLen,
+    pub(super) retention: Retention,
 }
 
 /// A connection at work.
@@ -168,7 +170,7 @@ impl Peer {
             TargetAction::BeginEpoch { disk, epoch, kind, follows } => {
                 if let Some(open) = self.disks.get(&disk) {
                     let link = wire::EpochLink { kind, epoch, follows };
-                    let writer = EpochWriter::new(open.clone(), link, self.reports.0.clone());
+                    let writer = EpochWriter::new(open.clone(), link, self.helpers());
                     self.epochs.insert((disk, epoch), writer);
                 }
             }
@@ -248,7 +250,8 @@ impl Peer {
             Report::Hashes(disk, request, Ok(hashes)) => {
                 self.session.handle_hashes(disk, request, hashes);
             }
-            Report::Points(_, Ok(())) => {}
+            // What is no longer relied on may go, and what stood in for it too.
+            Report::Points(_, Ok(())) => self.holdings.retention.look(),
             Report::Hashes(disk, _, Err((code, detail)))
             | Report::Points(disk, Err((code, detail))) => {
                 self.disks.remove(&disk);
@@ -256,6 +259,10 @@ impl Peer {
             }
             Report::Closed(disk) => self.session.handle_disk_closed(disk),
         }
+    }
+
+    fn helpers(&self) -> Helpers {
+        Helpers { reports: self.reports.0.clone(), retention: self.holdings.retention.clone() }
     }
 
     fn open_disk(&mut self, open: OpenDisk) {

@@ -285,6 +285,10 @@ impl World {
         }
         source.unseen = false;
         self.tracker(disk).handle_gap(reason, now);
+        if before.is_some() {
+            // A pass goes on; a comparison follows it, whatever becomes of this agent.
+            self.write_log(disk, LogState::Open);
+        }
         self.note_gap(disk, before);
     }
 
@@ -295,10 +299,11 @@ impl World {
             return;
         }
         note!(self, "disk {disk}: coverage is {after:?}");
-        if after.is_some()
-            && let Some(kernel) = &mut self.machine.disks[disk].kernel
-        {
-            kernel.fill_pending();
+        if after.is_some() {
+            let outstanding = self.tracker(disk).outstanding();
+            if let Some(kernel) = &mut self.machine.disks[disk].kernel {
+                kernel.keep_pending(&outstanding);
+            }
         }
         self.write_log(disk, LogState::Open);
     }
@@ -306,7 +311,8 @@ impl World {
     pub(super) fn write_log(&mut self, disk: usize, state: LogState) {
         let Some(agent) = &self.agent else { return };
         let tracker = &agent.disks[disk].tracker;
-        let header = self.log_header(disk, tracker.acked(), tracker.coverage(), state);
+        let coverage = tracker.coverage_to_log();
+        let header = self.log_header(disk, tracker.acked(), coverage, state);
         let log = Log { header, dirty: tracker.outstanding() };
         if let Err(error) = hrl::write(&self.machine.state, &log_path(disk), &log) {
             note!(self, "disk {disk}: the log: {error}");

@@ -113,7 +113,11 @@ impl World {
                 peer.session.handle_disk_opened(open.disk, position);
                 peer.disks.insert(open.disk, disk);
                 note!(self, "disk {index}: the replica is open: {state:?}");
-                self.check_replica(index, ReplicaAs::Opened(state));
+                let pending =
+                    process.peers.get(&connection).and_then(|peer| peer.disks.get(&open.disk));
+                let pending = pending.cloned().filter(|disk| disk.pending_folds() > 0);
+                self.check_replica(index, ReplicaAs::Opened(state, pending.is_none()));
+                pending.into_iter().for_each(|disk| self.fold(disk));
             }
             Err(OpenDiskError::Busy(_)) if self.clock.now() < until => {
                 let life = self.target.life;

@@ -1,8 +1,10 @@
 //! Epochs being written at the target: a step of a writer is a turn of its thread.
 
-use blocks::{ByteLen, DiskId, Epoch};
-use replica::{ContentError, FailureClass, IncomingError};
-use wire::{CloseCode, Reason};
+use std::collections::VecDeque;
+
+use blocks::{ByteLen, DiskId, Epoch, EpochKind};
+use replica::{ContentError, Disk, FailureClass, IncomingError};
+use wire::{CloseCode, EpochLink, Reason};
 
 use crate::{
     checks::ReplicaAs,
@@ -74,6 +76,17 @@ impl World {
             },
         }
         self.forget_orphans();
+    }
+
+    /// Folds what is pending of a disk that was opened.
+    pub(super) fn fold(&mut self, disk: Disk) {
+        let epoch = disk.state().last_durable;
+        let link = EpochLink { kind: EpochKind::Delta, epoch, follows: epoch };
+        let (peer, commands, stage) = (None, VecDeque::new(), Stage::Folding);
+        let id = self.target.new_writer();
+        let Some(process) = &mut self.target.process else { return };
+        process.writers.insert(id, Writer { peer, disk, link, commands, stage });
+        self.step_within(id, self.scenario.fold_max);
     }
 
     fn step_again(&mut self, id: WriterId) {

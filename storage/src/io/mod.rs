@@ -7,5 +7,5 @@ mod freeze;
 mod patience;
 
 pub use block_device::{BlockDevice, BlockDeviceError};
-pub use freeze::{flush_filesystem, freeze_filesystem, thaw_filesystem};
 pub use directory::{FileStorage, LockError};
+pub use freeze::{flush_filesystem, freeze_filesystem, thaw_filesystem};

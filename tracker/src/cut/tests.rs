@@ -16,7 +16,9 @@ fn run(choices: &[u8], seed: u64, freeze: Freeze, mistake: Mistake) -> model::Re
     let mut left = choices.iter();
     let mut choose = move |below: usize| match left.next() {
         Some(choice) => usize::from(*choice) % below,
-        None => usize::try_from(pauses.next(Duration::from_nanos(below as u64)).as_nanos()).unwrap(),
+        None => {
+            usize::try_from(pauses.next(Duration::from_nanos(below as u64)).as_nanos()).unwrap()
+        }
     };
     Model::run(&mut choose, freeze, mistake)
 }

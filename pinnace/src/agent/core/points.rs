@@ -17,7 +17,7 @@ use blocks::{ByteLen, Consistency, CutMethod, DiskId, Epoch, PointId, PointRecor
 use crossbeam_channel::Sender;
 use shipper::Content;
 use tracker::Harvest;
-use tracker::cut::{HotChunk, Hold, Outcome, Verified};
+use tracker::cut::{Hold, HotChunk, Outcome, Verified};
 
 use super::cycle::Shipment;
 use super::{Core, Event};

@@ -11,8 +11,8 @@ use oracle::{Initial, Verdict, Window};
 use replica::Store;
 use serde_json::Value;
 use vm_tests::{
-    PointChecker, PointLoad, PointLoadSpec, ReadAnywhere, Rig, Site, SiteSpec, Target, WriteLog, ZramDisk,
-    wait_until,
+    PointChecker, PointLoad, PointLoadSpec, ReadAnywhere, Rig, Site, SiteSpec, Target, WriteLog,
+    ZramDisk, wait_until,
 };
 
 /// Small enough that every block is rewritten again and again.
@@ -103,7 +103,8 @@ impl Protected {
         let logs = self.site.logs();
         self.site.agent.stop(PATIENCE)?;
         self.site.target.stop(PATIENCE)?;
-        let store = Store::open(&self.site.store().join("replicas")).context("opening the store")?;
+        let store =
+            Store::open(&self.site.store().join("replicas")).context("opening the store")?;
         let mut points = Vec::new();
         let machines = store.machines();
         ensure!(machines.len() == 1, "one machine in the store: {machines:?}\n{logs}");
@@ -143,7 +144,9 @@ impl Protected {
             let window = Window::at(point.record.cut.monotonic);
             match checker.judge(&mut images, window)?.verdict {
                 Verdict::Valid(_) => verdicts.valid += 1,
-                Verdict::Invalid(why) => verdicts.invalid.push(format!("{:?}: {why}", point.record)),
+                Verdict::Invalid(why) => {
+                    verdicts.invalid.push(format!("{:?}: {why}", point.record));
+                }
             }
         }
         Ok(verdicts)
@@ -162,8 +165,11 @@ impl Verdicts {
     pub(crate) fn ensure_valid(&self) -> Result<()> {
         match self.invalid.first() {
             None => Ok(()),
-            Some(first) => bail!("{} of {} points are invalid: {first}",
-                self.invalid.len(), self.valid + self.invalid.len()),
+            Some(first) => bail!(
+                "{} of {} points are invalid: {first}",
+                self.invalid.len(),
+                self.valid + self.invalid.len()
+            ),
         }
     }
 }

@@ -3,20 +3,20 @@
 use anyhow::{Result, bail};
 use clap::Args;
 
-use super::output::json;
-use super::{Format, Global};
+use super::super::output::json;
+use super::super::{Format, Global};
 use crate::admin;
 use crate::admin::agent::{PointMade, Request, Response};
 
 #[derive(Args)]
-pub(super) struct CreatePoint {
+pub(in crate::cli) struct CreatePoint {
     /// Have the hooks of the configuration make applications ready for it
     #[arg(long)]
     app_consistent: bool,
 }
 
 /// Has the agent make a point now, and waits until the target holds it.
-pub(super) fn create(global: &Global, args: &CreatePoint) -> Result<()> {
+pub(in crate::cli) fn create(global: &Global, args: &CreatePoint) -> Result<()> {
     let request = Request::CreatePoint { app_consistent: args.app_consistent };
     match admin::call(&global.agent()?.socket, &request, global.timeout())? {
         Response::Point(point) => show(global, &point),
