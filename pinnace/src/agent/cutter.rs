@@ -18,11 +18,13 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use ebpf::device::DeviceNumber;
 use ebpf::{ConflictTable, TrackedDisk};
 use nix::libc;
-        let disks = ids.into_iter().zip(disks).map(|(id, disk)| WasCut {
-            id,
-            chunks: disk.chunks,
-            heat: disk.heat,
-            image: images.next(),
+use shipper::{DiskImage, RealTime, WindowDisk, WindowReader};
+use tracker::cut::{Cut, CutDisk, CutLimits, Finished, Freeze, Heat, Outcome};
+
+mod mistake;
+mod run;
+
+use run::Run;
 
 use super::clock;
 use super::freeze::is_any_mounted;
@@ -134,11 +136,21 @@ impl Shell {
         }
     }
 
-        let disks = ids.into_iter().zip(disks).map(|(id, disk)| WasCut {
-            id,
-            chunks: disk.chunks,
-            heat: disk.heat,
-            image: images.next(),
+    /// A cut with its hooks. The one that comes after runs whatever became of the one before.
+    fn cut(&mut self, mut request: CutRequest) -> CutDone {
+        let hooks = request.hooks.take();
+        let mut notes = Vec::new();
+        let mut ready = Ok(());
+        if let Some(hooks) = &hooks {
+            let numbers: Vec<_> = request.disks.iter().map(|disk| disk.number).collect();
+            request.freeze = match is_any_mounted(&numbers) {
+                true => Freeze::Always,
+                // An application that writes to the disk itself: nothing else is to be held.
+                false => Freeze::Never,
+            };
+            if let Some(command) = &hooks.pre {
+                ready = hooks::run(command, When::Pre, hooks.timeout).map(|out| notes.push(out));
+            }
         }
         let mut done = match ready {
             Ok(()) => self.cut_now(request),
@@ -220,9 +232,8 @@ impl Shell {
 
 /// A cut that was given up before it began.
 fn not_begun(request: CutRequest, why: String) -> CutDone {
-    let back = |disk: ToCut| {
-        WasCut { id: disk.id, chunks: disk.dirty, heat: disk.heat, image: None }
-    };
+    let back =
+        |disk: ToCut| WasCut { id: disk.id, chunks: disk.dirty, heat: disk.heat, image: None };
     CutDone {
         outcome: Outcome::Failed(why),
         attempts: 0,
