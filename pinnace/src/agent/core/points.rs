@@ -167,11 +167,12 @@ impl Core {
         let policy = &self.config.policy;
         let asked = self.points.asked.iter().any(|asked| asked.kind == Kind::Application);
         let due = self.points.application_due.is_some_and(|due| now >= due);
-        if !asked && !(due && self.config.hooks.are_there()) {
-            return Kind::Ordinary;
+        if asked || (due && self.config.hooks.are_there()) {
+            let next = policy.application_interval.map(|interval| now + interval);
+            self.points.application_due = next;
+            return Kind::Application;
         }
-        self.points.application_due = policy.application_interval.map(|interval| now + interval);
-        Kind::Application
+        Kind::Ordinary
     }
 
     fn readiness(&mut self, now: Instant) -> Readiness {
