@@ -40,10 +40,21 @@ pub(crate) struct Point {
 
 impl Protected {
     pub(crate) fn start(rig: &Rig, disks: usize, policy: &str) -> Result<Self> {
+        Self::start_with(rig, disks, policy, &[])
+    }
+
+    /// The same, with variables of the agent's environment.
+    pub(crate) fn start_with(
+        rig: &Rig,
+        disks: usize,
+        policy: &str,
+        variables: &[(String, String)],
+    ) -> Result<Self> {
         let disks: Vec<ZramDisk> =
             (0..disks).map(|_| ZramDisk::create(rig, CONTENDED)).collect::<Result<_>>()?;
         let settings = format!("{SETTINGS}[policy]\n{policy}\n");
-        let spec = SiteSpec { agent_settings: settings, store: None };
+        let agent_variables = variables.to_vec();
+        let spec = SiteSpec { agent_settings: settings, agent_variables, store: None };
         let program = Path::new(env!("CARGO_BIN_EXE_pinnace"));
         let site = Site::start_program(program, rig, &spec)?;
         let mut ids = Vec::new();
