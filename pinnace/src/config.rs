@@ -10,10 +10,12 @@ use serde::de::DeserializeOwned;
 
 mod agent;
 mod amount;
+mod policy;
 mod target;
 
 pub(crate) use agent::AgentConfig;
 pub(crate) use amount::{Bytes, Interval};
+pub(crate) use policy::{Hooks, Policy};
 pub(crate) use target::{RetentionConfig, TargetConfig};
 
 /// A layer of settings: every key may be absent, and another layer may be laid over it.
@@ -68,19 +70,23 @@ fn parse<L: DeserializeOwned>(path: &Path) -> Result<L> {
     })
 }
 
-/// Declares a layer: a struct of optional keys with `deny_unknown_fields` and its overlay. After
-/// `tables` come tables, which are layers themselves.
+/// Declares a layer: a struct of optional keys and of tables, which are layers, with
+/// `deny_unknown_fields` and its overlay.
 macro_rules! layer {
-    ($name:ident { $($key:ident: $kind:ty),* $(,)? } $(tables { $($table:ident: $layer:ty),* })?) => {
+    ($name:ident { $($key:ident: $kind:ty),* $(,)? }
+     $(tables { $($table:ident: $layer:ty),* $(,)? })?) => {
         #[derive(Default, serde::Deserialize)]
         #[serde(deny_unknown_fields)]
-        struct $name { $($key: Option<$kind>,)* $($(#[serde(default)] $table: $layer,)*)? }
+        pub(super) struct $name {
+            $($key: Option<$kind>,)*
+            $($(#[serde(default)] $table: $layer,)*)?
+        }
 
         impl $crate::config::Layer for $name {
             fn overlay(self, over: Self) -> Self {
                 Self {
                     $($key: over.$key.or(self.$key),)*
-                    $($($table: self.$table.overlay(over.$table),)*)?
+                    $($($table: $crate::config::Layer::overlay(self.$table, over.$table),)*)?
                 }
             }
         }
@@ -110,9 +116,14 @@ mod tests {
         std::fs::create_dir(dir.path().join("agent.d")).unwrap();
         std::fs::write(dir.path().join("agent.d/10.toml"), "interval = \"2s\"\n").unwrap();
         std::fs::write(dir.path().join("agent.d/20.toml"), "interval = \"1s\"\n").unwrap();
+        let policy = |name, text| std::fs::write(dir.path().join("agent.d").join(name), text);
+        policy("30.toml", "[policy]\npoint_interval = \"9s\"\nfreeze = \"never\"\n").unwrap();
+        policy("40.toml", "[policy]\npoint_interval = \"7s\"\n").unwrap();
         let config = AgentConfig::load(&path, Required::Yes).unwrap();
         assert_eq!(config.interval.as_secs(), 1);
         assert_eq!(config.buffer_pool.0, 64 << 20);
+        assert_eq!(config.policy.point_interval.as_secs(), 7);
+        assert_eq!(config.policy.freeze, tracker::cut::Freeze::Never, "a table is laid over too");
     }
 
     #[test]
@@ -146,7 +157,8 @@ mod tests {
     fn values_out_of_range_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("agent.toml");
-        for bad in ["interval = \"0s\"", "chunk = \"5 KiB\"", "buffer_pool = \"1 KiB\""] {
+        let point = "[policy]\npoint_interval = \"10ms\"";
+        for bad in ["interval = \"0s\"", "chunk = \"5 KiB\"", "buffer_pool = \"1 KiB\"", point] {
             std::fs::write(&path, bad).unwrap();
             assert!(AgentConfig::load(&path, Required::Yes).is_err(), "{bad}");
         }

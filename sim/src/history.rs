@@ -68,6 +68,15 @@ impl History {
 
     /// Whether a sector may hold this content at some instant from `since` on.
     pub(crate) fn explains(&self, sector: usize, seen: Content, since: Step) -> bool {
+        self.explains_by(sector, seen, since, Step(u64::MAX))
+    }
+
+    /// Whether a sector may hold this content at this very instant.
+    pub(crate) fn explains_at(&self, sector: usize, seen: Content, at: Step) -> bool {
+        self.explains_by(sector, seen, at, at)
+    }
+
+    fn explains_by(&self, sector: usize, seen: Content, since: Step, by: Step) -> bool {
         let writes = || self.of_sector[sector].iter().map(|id| &self.writes[id.0]);
         let superseded = |settled: Step| {
             writes().any(|later| {
@@ -76,7 +85,7 @@ impl History {
         };
         let by_write = writes()
             .rev()
-            .filter(|write| write.request.content == seen)
+            .filter(|write| write.request.content == seen && write.issued <= by)
             .any(|write| write.completed.is_none_or(|settled| !superseded(settled)));
         by_write || (self.initial[sector] == seen && !superseded(self.began))
     }

@@ -9,6 +9,7 @@
 mod agent;
 mod checks;
 mod clock;
+mod conflicts;
 mod content;
 mod disk;
 mod faults;

@@ -1,4 +1,5 @@
-//! `pinnace point`: recovery points, on the target that keeps them.
+//! `pinnace point`: recovery points, made on the machine that is protected, and all else on the
+//! target that keeps them.
 
 use std::path::PathBuf;
 
@@ -16,6 +17,7 @@ use crate::admin::target::{Request, Response};
 use crate::admin::{Connection, Daemon, Progress, converse};
 use crate::exit::{Exit, Failure};
 
+mod create;
 mod progress;
 mod read;
 
@@ -24,6 +26,8 @@ const SHORT: usize = 8;
 
 #[derive(Subcommand)]
 pub(super) enum PointCommand {
+    /// Make a recovery point of this machine now (on the protected machine)
+    Create(create::CreatePoint),
     /// The recovery points, oldest first
     List {
         /// Of one machine, by the first digits of its identity
@@ -125,6 +129,7 @@ pub(super) enum ImageFormat {
 
 pub(super) fn execute(global: &Global, command: &PointCommand) -> Result<()> {
     match command {
+        PointCommand::Create(args) => create::create(global, args),
         PointCommand::List { machine } => {
             let machine = machine.clone();
             match ask(global, PointRequest::List { machine })? {

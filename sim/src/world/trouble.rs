@@ -25,7 +25,7 @@ impl World {
                 self.end_target(EndKind::PowerCut, operations, down);
             }
             Fault::ConnectionCut { agent_hears, target_hears } => {
-                self.cut(agent_hears, target_hears);
+                self.cut_connection(agent_hears, target_hears);
             }
             Fault::TargetStall { still } => self.target_still_until = self.clock.now() + still,
             Fault::AgentStall { still } => self.agent_still_until = self.clock.now() + still,
@@ -38,6 +38,7 @@ impl World {
                 state.fail_at(state.operations() + operations, error);
             }
             Fault::MissedCompletion => self.miss_next(),
+            Fault::SkippedProgram { writes } => self.machine.skips_issue += writes,
             Fault::Passthrough => self.pass_through(),
             Fault::Leap { by } => self.clock.leap(by),
             Fault::ReadError { reads } => {
@@ -95,7 +96,7 @@ impl World {
         }
     }
 
-    fn cut(&mut self, agent_hears: u64, target_hears: u64) {
+    fn cut_connection(&mut self, agent_hears: u64, target_hears: u64) {
         let Some(connection) = self.connection() else { return };
         self.network.cut(connection);
         let life = self.agent_life;

@@ -114,6 +114,7 @@ impl<'a> Session<'a> {
             SourceEvent::Opened(opened) => (self.tell)(LinkEvent::Opened {
                 disk: opened.disk,
                 durable: opened.last_durable,
+                confirmed: opened.confirmed,
                 replica: match opened.state {
                     ReplicaState::Empty => Replica::Empty,
                     ReplicaState::Partial => Replica::Partial,
@@ -178,6 +179,12 @@ impl<'a> Session<'a> {
                     // Dropping the answer tells the comparison.
                     Err(error) => tracing::debug!(DISK = %disk, %error, "no hashes"),
                 }
+            }
+            LinkCommand::ConfirmPoints { disk, through } => {
+                self.note(|session| session.confirm_points(disk, through));
+            }
+            LinkCommand::RetractPoints(retract) => {
+                self.note(|session| session.retract_points(retract));
             }
             LinkCommand::Close { disk } => {
                 self.note(|session| session.close_disk(disk, Forget::Keep));
