@@ -80,6 +80,14 @@ enum Command {
     /// Configuration files
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Thaws file systems when the agent can't; started by the agent itself
+    #[command(hide = true)]
+    FreezeGuard {
+        /// The longest freeze, in milliseconds
+        limit: u64,
+        /// Where they are mounted
+        mounts: Vec<PathBuf>,
+    },
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -150,6 +158,9 @@ pub(crate) fn execute(cli: &Cli) -> Result<()> {
         Command::Disk(command) => disks::execute(global, command),
         Command::Status(args) => status::execute(global, *args),
         Command::Config(ConfigCommand::Check { role }) => check_config(global, *role),
+        Command::FreezeGuard { limit, mounts } => {
+            crate::agent::freeze_guard(Duration::from_millis(*limit), mounts)
+        }
         Command::Completions { shell } => {
             let mut command = <Cli as clap::CommandFactory>::command();
             clap_complete::generate(*shell, &mut command, "pinnace", &mut std::io::stdout());

@@ -144,7 +144,11 @@ impl Packing {
         assert!(self.open.is_none() && self.plan.next().is_none(), "every batch was packed");
         let mut frames: Vec<Bytes> = self.flush_zeroes()?.into_iter().collect();
         let sequence = Sequence(self.batches);
-        frames.push(self.sealer.seal_end(self.link, sequence, EpochEnd { summary: self.summary, point })?);
+        frames.push(self.sealer.seal_end(
+            self.link,
+            sequence,
+            EpochEnd { summary: self.summary, point },
+        )?);
         Ok(frames)
     }
 

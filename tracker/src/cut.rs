@@ -281,6 +281,17 @@ impl Cut {
         };
     }
 
+    /// The file systems can't be frozen: instead of [`Self::handle_flip`].
+    pub fn handle_unfreezable(&mut self, why: String) {
+        let (attempts, hottest) = (self.attempts, self.hottest());
+        self.state = State::Done(match self.freeze {
+            Freeze::Always => Outcome::Failed(why),
+            Freeze::Never | Freeze::IfNeeded => {
+                Outcome::Unsettled { attempts, hottest, unfreezable: Some(why) }
+            }
+        });
+    }
+
     /// What can't be done ended the cut. Reads that are outstanding are of no use any more.
     pub fn fail(&mut self, why: String) {
         self.queue.clear();
@@ -328,7 +339,7 @@ impl Cut {
         if spent {
             let Some(hold) = self.hold.harder(self.freeze) else {
                 let (attempts, hottest) = (self.attempts, self.hottest());
-                return State::Done(Outcome::Unsettled { attempts, hottest });
+                return State::Done(Outcome::Unsettled { attempts, hottest, unfreezable: None });
             };
             self.hold = hold;
             self.in_hold = 0;

@@ -32,6 +32,7 @@ pub(crate) enum Request {
 /// The agent's answer; which one depends on the request.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 pub(crate) enum Response {
     Status(Status),
     /// What was done, in words.
@@ -150,6 +151,8 @@ pub(crate) struct PointsStatus {
     /// Why the newest point that was due was not made, if it was not.
     pub(crate) last_refusal: Option<Refusal>,
     pub(crate) last_retraction: Option<Refusal>,
+    /// What the hooks of the last application-consistent point printed.
+    pub(crate) hooks: Vec<String>,
 }
 
 /// Why there is no point.

@@ -135,13 +135,15 @@ impl Core {
     /// An orderly stop: the dirty sets are logged and closed, tracking goes on in the kernel.
     fn close(&mut self, events: &Receiver<Event>) -> Result<()> {
         self.await_cut(events);
+        // What a cut has harvested and not given back is pending in the kernel, and in no log.
+        let state = if self.points.is_cutting() { LogState::Open } else { LogState::Closed };
         let ids: Vec<DiskId> = self.disks.keys().copied().collect();
         for id in ids {
             if let Some(disk) = self.disks.get_mut(&id) {
                 let harvest = disk.harvest();
                 disk.tracker.handle_harvest(&harvest);
             }
-            self.write_log(id, LogState::Closed)?;
+            self.write_log(id, state)?;
         }
         tracing::info!("stopped; tracking goes on in the kernel");
         Ok(())

@@ -13,16 +13,23 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use blocks::{Bitmap, ByteLen, CutTime, DiskId, Geometry, MonotonicNs};
+use blocks::{Bitmap, ByteLen, DiskId, Geometry, MonotonicNs};
 use crossbeam_channel::{Receiver, Sender, bounded};
+use ebpf::device::DeviceNumber;
 use ebpf::{ConflictTable, TrackedDisk};
 use nix::libc;
-use shipper::{DiskImage, RealTime, Window, WindowDisk, WindowReader};
-use tracker::cut::{
-    Cut, CutDisk, CutLimits, Finished, Freeze, Heat, Hold, Look, Outcome, Read, Step,
-};
+use shipper::{DiskImage, RealTime, WindowDisk, WindowReader};
+use tracker::cut::{Cut, CutDisk, CutLimits, Finished, Freeze, Heat, Outcome};
+
+mod mistake;
+mod run;
+
+use run::Run;
 
 use super::clock;
+use super::freeze::is_any_mounted;
+use super::hooks::{self, When};
+use crate::config::Hooks;
 
 /// Reads under way at a time: as many as an attempt reads in one go.
 const DEPTH: u32 = 256;
@@ -31,6 +38,10 @@ const DEPTH: u32 = 256;
 pub(super) struct CutRequest {
     pub(super) disks: Vec<ToCut>,
     pub(super) freeze: Freeze,
+    /// The longest freeze.
+    pub(super) freeze_limit: Duration,
+    /// What makes applications ready first. File systems are frozen then, if any are mounted.
+    pub(super) hooks: Option<Hooks>,
     pub(super) seed: u64,
 }
 
@@ -38,6 +49,7 @@ pub(super) struct CutRequest {
 pub(super) struct ToCut {
     pub(super) id: DiskId,
     pub(super) path: PathBuf,
+    pub(super) number: DeviceNumber,
     pub(super) geometry: Geometry,
     pub(super) tracked: TrackedDisk,
     pub(super) dirty: Bitmap,
@@ -52,6 +64,10 @@ pub(super) struct CutDone {
     pub(super) began: MonotonicNs,
     /// How long file systems stood still.
     pub(super) freeze: Duration,
+    /// Whether applications had been made ready.
+    pub(super) application: bool,
+    /// What hooks printed, and what was wrong with the one that ran after.
+    pub(super) notes: Vec<String>,
     pub(super) disks: Vec<WasCut>,
 }
 
@@ -120,28 +136,61 @@ impl Shell {
         }
     }
 
-    fn cut(&mut self, request: CutRequest) -> CutDone {
-        let CutRequest { disks, freeze, seed } = request;
+    /// A cut with its hooks. The one that comes after runs whatever became of the one before.
+    fn cut(&mut self, mut request: CutRequest) -> CutDone {
+        let hooks = request.hooks.take();
+        let mut notes = Vec::new();
+        let mut ready = Ok(());
+        if let Some(hooks) = &hooks {
+            let numbers: Vec<_> = request.disks.iter().map(|disk| disk.number).collect();
+            request.freeze = match is_any_mounted(&numbers) {
+                true => Freeze::Always,
+                // An application that writes to the disk itself: nothing else is to be held.
+                false => Freeze::Never,
+            };
+            if let Some(command) = &hooks.pre {
+                ready = hooks::run(command, When::Pre, hooks.timeout).map(|out| notes.push(out));
+            }
+        }
+        let mut done = match ready {
+            Ok(()) => self.cut_now(request),
+            Err(why) => not_begun(request, why),
+        };
+        if let Some(command) = hooks.as_ref().and_then(|hooks| hooks.post.as_ref()) {
+            let limit = hooks.as_ref().map_or(Duration::ZERO, |hooks| hooks.timeout);
+            notes.push(hooks::run(command, When::Post, limit).unwrap_or_else(|why| why));
+        }
+        notes.retain(|note| !note.is_empty());
+        done.application = hooks.is_some();
+        done.notes = notes;
+        done
+    }
+
+    fn cut_now(&mut self, request: CutRequest) -> CutDone {
+        let CutRequest { disks, freeze, freeze_limit, seed, .. } = request;
         let opened = self.open(&disks);
         let likely: u64 = disks.iter().map(|d| d.dirty.count() * d.geometry.chunk().bytes()).sum();
-        let mut kept = Vec::new();
-        let mut of_core = Vec::new();
-        for disk in disks {
-            let ToCut { id, geometry, tracked, dirty, heat, .. } = disk;
-            kept.push((id, tracked));
-            of_core.push(CutDisk { geometry, dirty, heat });
-        }
+        let ids: Vec<DiskId> = disks.iter().map(|disk| disk.id).collect();
+        let numbers: Vec<DeviceNumber> = disks.iter().map(|disk| disk.number).collect();
+        let tracked: Vec<TrackedDisk> = disks.iter().map(|disk| disk.tracked.clone()).collect();
+        let of_core = |disk: ToCut| {
+            let ToCut { geometry, dirty, heat, .. } = disk;
+            CutDisk { geometry, dirty, heat }
+        };
         let began = clock::now();
+        let of_core = disks.into_iter().map(of_core).collect();
         let mut cut = Cut::new(self.limits, freeze, of_core, seed, began);
-        let tracked: Vec<TrackedDisk> = kept.iter().map(|(_, tracked)| tracked.clone()).collect();
         // Somewhat more than what is known: what is written meanwhile comes on top.
         let likely = ByteLen(2 * likely + (4 << 20));
-        let mut images = Vec::new();
+        let (mut images, mut frozen) = (Vec::new(), Duration::ZERO);
         match opened.and_then(|disks| Ok(self.reader.begin(disks, likely)?)) {
             Ok(window) => {
                 let hurry = hurry(&mut self.may_hurry);
-                let run = Run { table: &mut self.table, window, disks: &tracked };
-                images = run.drive(&mut cut);
+                let table = &mut self.table;
+                let (freezer, early) = (None, Vec::new());
+                let run =
+                    Run { table, window, disks: &tracked, numbers, freeze_limit, freezer, early };
+                (images, frozen) = run.drive(&mut cut);
                 drop(hurry);
             }
             Err(error) => cut.fail(format!("{error:#}")),
@@ -149,14 +198,15 @@ impl Shell {
         let Finished { outcome, disks, attempts } = cut.finish();
         let verified = matches!(outcome, Outcome::Verified(_));
         let mut images = images.into_iter().filter(|_| verified);
-        let disks = kept.into_iter().zip(disks).map(|((id, _), disk)| WasCut {
+        let disks = ids.into_iter().zip(disks).map(|(id, disk)| WasCut {
             id,
             chunks: disk.chunks,
             heat: disk.heat,
             image: images.next(),
         });
         let disks = disks.collect();
-        CutDone { outcome, attempts, began, freeze: Duration::ZERO, disks }
+        let (application, notes) = (false, Vec::new());
+        CutDone { outcome, attempts, began, freeze: frozen, application, notes, disks }
     }
 
     fn open(&mut self, disks: &[ToCut]) -> Result<Vec<WindowDisk>> {
@@ -180,6 +230,21 @@ impl Shell {
     }
 }
 
+/// A cut that was given up before it began.
+fn not_begun(request: CutRequest, why: String) -> CutDone {
+    let back =
+        |disk: ToCut| WasCut { id: disk.id, chunks: disk.dirty, heat: disk.heat, image: None };
+    CutDone {
+        outcome: Outcome::Failed(why),
+        attempts: 0,
+        began: clock::now(),
+        freeze: Duration::ZERO,
+        application: false,
+        notes: Vec::new(),
+        disks: request.disks.into_iter().map(back).collect(),
+    }
+}
+
 /// Raises the thread's priority for the window, if that is permitted.
 fn hurry(may_hurry: &mut bool) -> Option<RealTime> {
     if !*may_hurry {
@@ -198,97 +263,4 @@ fn hurry(may_hurry: &mut bool) -> Option<RealTime> {
             None
         }
     }
-}
-
-/// One cut being carried out.
-struct Run<'a> {
-    table: &'a mut ConflictTable,
-    window: Window<'a>,
-    disks: &'a [TrackedDisk],
-}
-
-impl Run<'_> {
-    /// Carries out what the core says until it has ended; the images of the disks.
-    fn drive(mut self, cut: &mut Cut) -> Vec<DiskImage> {
-        let mut reads = BTreeMap::new();
-        loop {
-            match cut.poll(clock::now()) {
-                Step::Flip(hold) => self.flip(cut, hold),
-                Step::Harvest => self.harvest(cut),
-                Step::Read(read) => self.read(cut, read, &mut reads),
-                Step::Wait => self.wait(cut, &mut reads),
-                Step::Check => self.check(cut),
-                Step::Pause(pause) => std::thread::sleep(pause),
-                Step::Done => return self.window.finish(),
-            }
-        }
-    }
-
-    fn flip(&mut self, cut: &mut Cut, _hold: Hold) {
-        match self.table.misses() {
-            Ok(misses) => {
-                self.table.flip();
-                cut.handle_flip(misses, cut_time());
-            }
-            Err(error) => cut.fail(format!("the counts of skipped programs: {error}")),
-        }
-    }
-
-    /// Takes what is dirty, now that T has passed.
-    fn harvest(&mut self, cut: &mut Cut) {
-        for (index, disk) in self.disks.iter().enumerate() {
-            disk.harvest(&mut |word, bits| cut.handle_dirty(index, word, bits));
-            cut.handle_harvested(index);
-        }
-    }
-
-    fn read(&mut self, cut: &mut Cut, read: Read, reads: &mut BTreeMap<u64, Read>) {
-        reads.insert(read.id, read);
-        if let Err(error) = self.window.read(read.id, read.disk, read.chunks) {
-            return cut.fail(error.to_string());
-        }
-        loop {
-            match self.window.completed() {
-                Ok(Some(id)) => self.look(cut, id, reads),
-                Ok(None) if self.window.is_full() => return self.wait(cut, reads),
-                Ok(None) => return,
-                Err(error) => return cut.fail(error.to_string()),
-            }
-        }
-    }
-
-    fn wait(&mut self, cut: &mut Cut, reads: &mut BTreeMap<u64, Read>) {
-        match self.window.wait() {
-            Ok(id) => self.look(cut, id, reads),
-            Err(error) => cut.fail(error.to_string()),
-        }
-    }
-
-    /// A read has completed, so now is the time to see whether it was in time.
-    fn look(&mut self, cut: &mut Cut, id: u64, reads: &mut BTreeMap<u64, Read>) {
-        let Some(read) = reads.remove(&id) else { return };
-        let slot = self.disks[read.disk].slot();
-        let look = match self.table.conflicted(slot, read.chunks) {
-            true => Look::Conflict,
-            false => Look::Clear,
-        };
-        cut.handle_read(id, look, clock::now());
-    }
-
-    fn check(&mut self, cut: &mut Cut) {
-        let overflowed = self.table.overflowed();
-        match self.table.misses() {
-            Ok(misses) => cut.handle_check(misses, overflowed, clock::now()),
-            Err(error) => cut.fail(format!("the counts of skipped programs: {error}")),
-        }
-        self.table.clear_other();
-    }
-}
-
-/// Now, by both clocks.
-fn cut_time() -> CutTime {
-    let monotonic = clock::now();
-    let unix = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let unix_ns = unix.map_or(0, |time| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
-    CutTime { unix_ns, monotonic }
 }

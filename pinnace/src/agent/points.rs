@@ -126,6 +126,8 @@ pub(super) struct PointStats {
     attempts: Histogram<u64>,
     last_refusal: Option<Refusal>,
     last_retraction: Option<Refusal>,
+    /// What the hooks of the last point with hooks printed.
+    hooks: Vec<String>,
 }
 
 impl PointStats {
@@ -142,12 +144,20 @@ impl PointStats {
             attempts: Histogram::new_with_bounds(1, 1_000_000, 2).expect("valid bounds"),
             last_refusal: None,
             last_retraction: None,
+            hooks: Vec::new(),
         }
     }
 
     /// A cut has ended after so many attempts.
     pub(super) fn note_attempts(&mut self, attempts: u32) {
         self.attempts.saturating_record(attempts.into());
+    }
+
+    /// Hooks have run, and this is what they printed.
+    pub(super) fn note_hooks(&mut self, notes: &[String]) {
+        if !notes.is_empty() {
+            self.hooks = notes.to_vec();
+        }
     }
 
     /// A cut was verified.
@@ -183,13 +193,14 @@ impl PointStats {
             made: self.made,
             refused: self.refused,
             retracted: self.retracted,
-            newest: self.newest.and_then(|cut| PointMade::time(cut)),
+            newest: self.newest.and_then(PointMade::time),
             window: latency(&self.window),
             freeze: latency(&self.freeze),
             attempts_p50: self.attempts.value_at_quantile(0.5),
             attempts_max: self.attempts.max(),
             last_refusal: self.last_refusal.clone(),
             last_retraction: self.last_retraction.clone(),
+            hooks: self.hooks.clone(),
         }
     }
 }

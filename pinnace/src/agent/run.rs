@@ -74,6 +74,7 @@ fn assemble(
         Some(_) => LinkStatus::Connecting { last_error: None },
         None => LinkStatus::NotEnrolled,
     };
+    let points = Points::new(&config.policy);
     let core = Core {
         config,
         state,
@@ -87,7 +88,7 @@ fn assemble(
         link,
         link_status,
         next_check: Instant::now(),
-        points: Points::new(),
+        points,
         events,
     };
     Ok((core, thread))

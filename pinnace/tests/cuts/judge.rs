@@ -11,8 +11,8 @@ use oracle::{Initial, Verdict, Window};
 use replica::Store;
 use serde_json::Value;
 use vm_tests::{
-    PointChecker, PointLoad, PointLoadSpec, ReadAnywhere, Rig, Site, SiteSpec, Target, WriteLog,
-    ZramDisk, wait_until,
+    Image, PointChecker, PointLoad, PointLoadSpec, ReadAnywhere, Rig, Site, SiteSpec, Target,
+    WriteLog, ZramDisk, wait_until,
 };
 
 /// Small enough that every block is rewritten again and again.
@@ -40,10 +40,21 @@ pub(crate) struct Point {
 
 impl Protected {
     pub(crate) fn start(rig: &Rig, disks: usize, policy: &str) -> Result<Self> {
+        Self::start_with(rig, disks, policy, &[])
+    }
+
+    /// The same, with variables of the agent's environment.
+    pub(crate) fn start_with(
+        rig: &Rig,
+        disks: usize,
+        policy: &str,
+        variables: &[(String, String)],
+    ) -> Result<Self> {
         let disks: Vec<ZramDisk> =
             (0..disks).map(|_| ZramDisk::create(rig, CONTENDED)).collect::<Result<_>>()?;
         let settings = format!("{SETTINGS}[policy]\n{policy}\n");
-        let spec = SiteSpec { agent_settings: settings, store: None };
+        let agent_variables = variables.to_vec();
+        let spec = SiteSpec { agent_settings: settings, agent_variables, store: None };
         let program = Path::new(env!("CARGO_BIN_EXE_pinnace"));
         let site = Site::start_program(program, rig, &spec)?;
         let mut ids = Vec::new();
@@ -134,11 +145,23 @@ impl Protected {
             match checker.judge(&mut images, window)?.verdict {
                 Verdict::Valid(_) => verdicts.valid += 1,
                 Verdict::Invalid(why) => {
-                    verdicts.invalid.push(format!("{:?}: {why}", point.record))
+                    verdicts.invalid.push(format!("{:?}: {why}", point.record));
                 }
             }
         }
         Ok(verdicts)
+    }
+}
+
+impl Point {
+    /// Fails unless the disks, which are no longer written to, hold what the point holds.
+    pub(crate) fn ensure_equals(&self, disks: &[ZramDisk]) -> Result<()> {
+        for (disk, image) in disks.iter().zip(&self.images) {
+            let now = Image::read(disk.path())?;
+            let differs = now.bytes().iter().zip(image).position(|(now, then)| now != then);
+            ensure!(differs.is_none(), "{} differs at byte {differs:?}", disk.name());
+        }
+        Ok(())
     }
 }
 

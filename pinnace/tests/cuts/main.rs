@@ -3,5 +3,9 @@
 //! The disks are zram, which hides nothing from tracking, and small, so that at full speed every
 //! block is rewritten many times a second: at a light load a wrong cut looks like a right one.
 
+mod frozen;
 mod judge;
+mod killed;
+#[cfg(feature = "mutants")]
+mod mistakes;
 mod verified;

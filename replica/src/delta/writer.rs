@@ -116,10 +116,12 @@ impl PartWriter {
             return Ok(());
         }
         let mut gathered = mem::take(&mut self.gathered);
-        self.write(&gathered)?;
-        gathered.clear();
+        let written = self.write(&gathered);
+        if written.is_ok() {
+            gathered.clear();
+        }
         self.gathered = gathered;
-        Ok(())
+        written
     }
 
     fn write(&mut self, bytes: &[u8]) -> Result<(), StorageError> {

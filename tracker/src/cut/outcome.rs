@@ -55,6 +55,8 @@ pub enum Outcome {
         attempts: u32,
         /// Where they conflicted most often.
         hottest: Vec<HotChunk>,
+        /// Why file systems could not be frozen, if that is what would have helped.
+        unfreezable: Option<String>,
     },
     /// Something failed.
     Failed(String),
@@ -101,10 +103,16 @@ impl fmt::Display for Outcome {
                 "cannot keep up: writes arrive faster than they are read; {due} are dirty after \
                  {rounds} rounds"
             ),
-            Self::Unsettled { attempts, .. } => write!(
-                f,
-                "each of {attempts} attempts met a block that was written while it was being read"
-            ),
+            Self::Unsettled { attempts, unfreezable, .. } => {
+                write!(
+                    f,
+                    "each of {attempts} attempts met a block that was written while it was read"
+                )?;
+                match unfreezable {
+                    Some(why) => write!(f, "; a freeze is not possible: {why}"),
+                    None => Ok(()),
+                }
+            }
             Self::Failed(why) => f.write_str(why),
         }
     }

@@ -25,6 +25,7 @@ use crate::admin::agent::{PointMade, Response};
 use crate::agent::cutter::{CutDone, CutRequest, Cutter, ToCut, WasCut};
 use crate::agent::disk::{ProtectedDisk, Session};
 use crate::agent::points::PointStats;
+use crate::config::Policy;
 use crate::exit::{Exit, Failure};
 use crate::identity::random_bytes;
 
@@ -36,16 +37,33 @@ const COARSE_ROUNDS: u32 = 3;
 /// The answer to who asked for a point.
 type Answer = Sender<Result<Response>>;
 
+/// Somebody who waits for a point.
+struct Asked {
+    answer: Answer,
+    kind: Kind,
+}
+
+/// What a point is to be consistent for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// What the policy says.
+    Ordinary,
+    /// Applications, which hooks make ready.
+    Application,
+}
+
 /// The points of this machine, as the core holds them.
 pub(in crate::agent) struct Points {
     cutter: CutterState,
     due: Instant,
+    /// When an application-consistent point is due; none is made without a policy.
+    application_due: Option<Instant>,
     /// Since when a point waits for its members to become idle.
     waiting: Option<Instant>,
     coarse_rounds: u32,
     under_way: Option<UnderWay>,
     /// Who asked for a point that was not begun.
-    asked: Vec<Answer>,
+    asked: Vec<Asked>,
     on_their_way: Vec<OnItsWay>,
     pub(in crate::agent) stats: PointStats,
 }
@@ -61,7 +79,7 @@ enum CutterState {
 /// A cut under way.
 struct UnderWay {
     members: Vec<DiskId>,
-    answers: Vec<Answer>,
+    answers: Vec<Asked>,
 }
 
 /// A point that is sealed and not yet durable on all its disks.
@@ -69,7 +87,7 @@ struct OnItsWay {
     record: PointRecord,
     left: BTreeSet<(DiskId, Epoch)>,
     disks: Vec<String>,
-    answers: Vec<Answer>,
+    answers: Vec<Asked>,
 }
 
 /// Whether a point can be begun.
@@ -80,8 +98,9 @@ enum Readiness {
 }
 
 impl Points {
-    pub(in crate::agent) fn new() -> Self {
+    pub(in crate::agent) fn new(policy: &Policy) -> Self {
         Self {
+            application_due: policy.application_interval.map(|_| Instant::now()),
             cutter: CutterState::NotNeeded,
             due: Instant::now(),
             waiting: None,
@@ -124,7 +143,8 @@ impl Core {
             Readiness::Members(members) => {
                 self.points.waiting = None;
                 self.points.due = now + self.config.policy.point_interval;
-                self.begin_cut(members);
+                let kind = self.kind_due(now);
+                self.begin_cut(members, kind);
             }
             Readiness::Wait => {}
             Readiness::Refused(reason) => self.refuse_point(&reason),
@@ -132,13 +152,27 @@ impl Core {
     }
 
     /// Somebody wants a point now.
-    pub(super) fn ask_for_point(&mut self, app_consistent: bool, answer: &Answer) {
-        if app_consistent {
-            let words = "application-consistent points can't be made by this version";
+    pub(super) fn ask_for_point(&mut self, kind: Kind, answer: &Answer) {
+        if kind == Kind::Application && !self.config.hooks.are_there() {
+            let words = "no hooks are configured that would make applications ready: set `pre` and \
+                         `post` under [hooks] in the agent's configuration";
             drop(answer.send(Err(Failure::new(Exit::WrongState, words).into())));
             return;
         }
-        self.points.asked.push(answer.clone());
+        self.points.asked.push(Asked { answer: answer.clone(), kind });
+    }
+
+    /// What the next point is to be consistent for.
+    fn kind_due(&mut self, now: Instant) -> Kind {
+        let policy = &self.config.policy;
+        let asked = self.points.asked.iter().any(|asked| asked.kind == Kind::Application);
+        let due = self.points.application_due.is_some_and(|due| now >= due);
+        if asked || (due && self.config.hooks.are_there()) {
+            let next = policy.application_interval.map(|interval| now + interval);
+            self.points.application_due = next;
+            return Kind::Application;
+        }
+        Kind::Ordinary
     }
 
     fn readiness(&mut self, now: Instant) -> Readiness {
@@ -163,7 +197,7 @@ impl Core {
         Readiness::Refused(format!("{busy} was busy sending a delta for {} s", PATIENCE.as_secs()))
     }
 
-    fn begin_cut(&mut self, members: Vec<DiskId>) {
+    fn begin_cut(&mut self, members: Vec<DiskId>, kind: Kind) {
         let disks: Vec<ToCut> = self
             .disks
             .values_mut()
@@ -171,6 +205,7 @@ impl Core {
             .map(|disk| ToCut {
                 id: disk.id,
                 path: disk.device.path.clone(),
+                number: disk.device.number,
                 geometry: disk.geometry,
                 tracked: disk.tracked.clone(),
                 dirty: disk.tracker.begin_cut(),
@@ -178,7 +213,10 @@ impl Core {
             })
             .collect();
         let seed = random_bytes().map_or(0, u64::from_le_bytes);
-        let request = CutRequest { disks, freeze: self.config.policy.freeze, seed };
+        let policy = &self.config.policy;
+        let hooks = (kind == Kind::Application).then(|| self.config.hooks.clone());
+        let (freeze, freeze_limit) = (policy.freeze, policy.freeze_limit);
+        let request = CutRequest { disks, freeze, freeze_limit, hooks, seed };
         match self.cutter() {
             Ok(cutter) if cutter.cut(request) => {
                 let answers = std::mem::take(&mut self.points.asked);
@@ -225,6 +263,10 @@ impl Core {
             }
         }
         self.points.stats.note_attempts(done.attempts);
+        for note in &done.notes {
+            tracing::info!("a hook: {note}");
+        }
+        self.points.stats.note_hooks(&done.notes);
         let changed = members.iter().find(|id| !self.may_seal(**id)).copied();
         match done.outcome.clone() {
             Outcome::Verified(verified) if changed.is_none() => {
@@ -287,7 +329,7 @@ impl Core {
     }
 
     /// Seals the image of every disk as the epoch that makes the point, and ships it.
-    fn seal_point(&mut self, record: PointRecord, done: CutDone, answers: Vec<Answer>) {
+    fn seal_point(&mut self, record: PointRecord, done: CutDone, answers: Vec<Asked>) {
         self.points.stats.note_cut(&record);
         tracing::debug!(
             POINT = %record.id, attempts = record.attempts, window = ?record.window, "a cut"
@@ -319,9 +361,9 @@ impl Core {
             self.points.stats.note_made(&point.record);
             tracing::info!(POINT = %point.record.id, disks = point.record.disks, "a recovery point");
             let made = PointMade::new(&point.record, point.disks);
-            for answer in point.answers {
+            for asked in point.answers {
                 // Who has gone away does not want the answer.
-                drop(answer.send(Ok(Response::Point(made.clone()))));
+                drop(asked.answer.send(Ok(Response::Point(made.clone()))));
             }
         }
     }
@@ -342,9 +384,9 @@ impl Core {
         if self.points.stats.note_refused(reason) {
             tracing::warn!(REASON = reason, "no recovery point");
         }
-        for answer in self.points.asked.drain(..) {
+        for asked in self.points.asked.drain(..) {
             let words = format!("no recovery point: {reason}");
-            drop(answer.send(Err(Failure::new(Exit::WrongState, words).into())));
+            drop(asked.answer.send(Err(Failure::new(Exit::WrongState, words).into())));
         }
     }
 
@@ -369,11 +411,12 @@ impl Core {
 
 /// What a point says of itself.
 fn record_of(verified: &Verified, done: &CutDone) -> Result<PointRecord> {
-    let (consistency, method) = match verified.hold {
+    let (frozen, method) = match verified.hold {
         Hold::None => (Consistency::Crash, CutMethod::Verified),
         Hold::Instant => (Consistency::FileSystem, CutMethod::FrozenInstant),
         Hold::Throughout => (Consistency::FileSystem, CutMethod::FrozenThroughout),
     };
+    let consistency = if done.application { Consistency::Application } else { frozen };
     Ok(PointRecord {
         id: PointId(random_bytes()?),
         cut: verified.at,

@@ -42,7 +42,8 @@ fn place(chunk: u64) -> usize {
 }
 
 const DISKS: usize = 2;
-const CHUNKS: u64 = 5;
+const PLACES: usize = 5;
+const CHUNKS: u64 = PLACES as u64;
 const WRITERS: usize = 3;
 const WRITES_MAX: usize = 120;
 
@@ -67,13 +68,13 @@ pub(super) struct Model<'c> {
     now: u64,
     writes: Vec<Write>,
     /// The write whose content a chunk holds; 0 is none.
-    content: [[usize; CHUNKS as usize]; DISKS],
+    content: [[usize; PLACES]; DISKS],
     dirty: [u64; DISKS],
     notes: [u64; DISKS],
     misses: u64,
     /// The write each writer has under way.
     under_way: [Option<usize>; WRITERS],
-    image: [[Option<usize>; CHUNKS as usize]; DISKS],
+    image: [[Option<usize>; PLACES]; DISKS],
     readings: Vec<Reading>,
 }
 
@@ -244,7 +245,7 @@ impl<'c> Model<'c> {
             return;
         }
         let disk = (self.choose)(DISKS);
-        let chunk = (self.choose)(place(CHUNKS)) as u64;
+        let chunk = (self.choose)(PLACES) as u64;
         let write = Write { disk, chunk, issued: self.now, completed: None, landed: false };
         self.under_way[writer] = Some(self.writes.len());
         self.writes.push(write);
