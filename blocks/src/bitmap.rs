@@ -148,6 +148,11 @@ impl Bitmap {
         self.find(from.0, true).map(ChunkIndex)
     }
 
+    /// The first chunk that is not in the set, at or after `from`.
+    pub fn first_absent_from(&self, from: ChunkIndex) -> Option<ChunkIndex> {
+        self.find(from.0, false).map(ChunkIndex)
+    }
+
     /// Moves up to `limit` chunks out, the first ones at or after `from`.
     pub fn take(&mut self, from: ChunkIndex, limit: u64) -> Self {
         let mut taken = Self::new(self.len);

@@ -121,6 +121,21 @@ impl Base {
         base.settle()
     }
 
+    /// The base for somebody who only reads, and may do so longer than the disk is open.
+    pub(crate) fn open_reader(
+        storage: &dyn Storage,
+        paths: &DiskPaths,
+        record: &Record,
+    ) -> Result<Arc<dyn StorageFile>, BaseError> {
+        match record.base {
+            BaseKind::File => Ok(storage.open(&paths.base(), OpenMode::Read)?),
+            BaseKind::Device => {
+                let device = open_recorded(storage, paths, record.disk, BlockDevice::open_shared);
+                Ok(device?.into_file())
+            }
+        }
+    }
+
     /// Makes durable what an earlier process left in the page cache, and forgets what a failed
     /// sync left there: comparisons must see what the medium holds.
     fn settle(self) -> Result<Self, BaseError> {
@@ -163,9 +178,9 @@ impl Base {
         result
     }
 
-    /// Reads from a place within the disk.
-    pub(crate) fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StorageError> {
-        self.file.read_exact_at(offset, buffer)
+    /// The file, for whoever reads it.
+    pub(crate) fn file(&self) -> &dyn StorageFile {
+        self.file.as_ref()
     }
 
     /// Makes durable all writes that have returned.
@@ -195,8 +210,17 @@ pub(crate) fn open_device(
     paths: &DiskPaths,
     disk: DiskId,
 ) -> Result<BlockDevice, BaseError> {
+    open_recorded(storage, paths, disk, BlockDevice::open)
+}
+
+fn open_recorded(
+    storage: &dyn Storage,
+    paths: &DiskPaths,
+    disk: DiskId,
+    open: impl FnOnce(&Path) -> Result<BlockDevice, BlockDeviceError>,
+) -> Result<BlockDevice, BaseError> {
     let record = DeviceRecord::load(storage, paths, disk)?;
-    let device = BlockDevice::open(&record.path)?;
+    let device = open(&record.path)?;
     if device.identity() == record.identity {
         return Ok(device);
     }
@@ -210,7 +234,7 @@ mod tests {
     use storage::{FaultyStorage, create_dirs};
 
     use super::*;
-    use crate::catalog::DiskState;
+    use crate::catalog::{DiskState, Marks};
 
     fn empty_disk() -> Record {
         Record {
@@ -222,6 +246,8 @@ mod tests {
             state: DiskState { last_durable: Epoch::NONE, completeness: Completeness::Empty },
             folded: Epoch::NONE,
             name: String::new(),
+            base_point: None,
+            marks: Marks::default(),
         }
     }
 
@@ -241,7 +267,7 @@ mod tests {
         assert_eq!(storage.operations(), writes, "fresh and untouched");
         base.zero(extent(0, 10)).unwrap();
         let mut bytes = [1; 1024];
-        base.read(9 * 512, &mut bytes).unwrap();
+        base.file().read_exact_at(9 * 512, &mut bytes).unwrap();
         assert!(bytes[..512] == [0; 512] && bytes[512..] == [7; 512]);
 
         let reopened = Base::open(&storage, &paths, &record).unwrap();

@@ -28,12 +28,13 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use blocks::{
-    Bitmap, ByteLen, ChunkIndex, Coverage, Epoch, GapReason, Geometry, Mark, MonotonicNs,
+    Bitmap, ByteLen, ChunkIndex, Coverage, Epoch, GapReason, Geometry, Mark, MonotonicNs, Mutant,
     SealedEpoch,
 };
 
 use crate::start::Start;
 
+mod cut;
 #[cfg(test)]
 mod tests;
 
@@ -124,6 +125,9 @@ impl DiskTracker {
     /// A tracker of a disk of this geometry, with what `start` found.
     pub fn new(geometry: Geometry, start: Start, now: MonotonicNs) -> Self {
         let (active, coverage, acked) = match start {
+            Start::Gap(GapReason::UncleanStop) if Mutant::UncleanStopIgnored.is_on() => {
+                (Bitmap::new(geometry.chunks()), Coverage::Complete, Epoch::NONE)
+            }
             Start::Gap(reason) => {
                 (Bitmap::full(geometry.chunks()), Coverage::Gap(reason), Epoch::NONE)
             }
@@ -149,8 +153,9 @@ impl DiskTracker {
     /// Takes records of the ring. They make the dirty set and its age visible between harvests;
     /// correctness never rests on them.
     pub fn handle_events(&mut self, marks: &[Mark]) {
-        // A mark from before the last harvest is in that harvest: its bit was set before the
-        // record's time was taken. Counting it again would ship its chunks twice.
+        // A mark from before the last harvest is in that harvest, or its bit was set a tick after
+        // its time at most, and then the next harvest has it. Counting it again would ship its
+        // chunks twice.
         let fresh = self.last_harvest;
         for mark in marks.iter().filter(|mark| mark.at >= fresh) {
             self.active.insert_range(self.geometry.chunks_of(mark.extent));
@@ -175,7 +180,9 @@ impl DiskTracker {
             let since = self.last_harvest;
             self.note_dirty(if since == MonotonicNs(0) { harvest.started } else { since });
         }
-        self.active.union_with(&harvest.chunks);
+        if !Mutant::RingOverflowIgnored.is_on() {
+            self.active.union_with(&harvest.chunks);
+        }
         self.last_harvest = self.last_harvest.max(harvest.started);
         self.sweep_due = false;
     }
@@ -214,7 +221,9 @@ impl DiskTracker {
         }
         let coverage = self.coverage;
         let chunks = self.take_due(policy);
-        let completes = self.active.is_empty() && self.suspects.is_none();
+        let all_taken =
+            self.active.is_empty() || (Mutant::PassEndsEarly.is_on() && self.cursor.is_none());
+        let completes = all_taken && self.suspects.is_none();
         if completes {
             self.coverage = Coverage::Complete;
             self.cursor = None;
@@ -232,8 +241,11 @@ impl DiskTracker {
         let mut released = Bitmap::new(self.geometry.chunks());
         while let Some(flight) = self.in_flight.pop_front_if(|flight| flight.epoch <= epoch) {
             released.union_with(&flight.chunks);
-            self.acked = flight.epoch;
         }
+        // An epoch may have been aborted with a later one that failed, and be durable after all.
+        // Its chunks are dirty again, but the next epoch must build on it.
+        self.acked = self.acked.max(epoch);
+        self.next_epoch = self.next_epoch.max(epoch.next());
         released.subtract(&self.active);
         self.suspects.iter().for_each(|suspects| released.subtract(&suspects.chunks));
         self.in_flight.iter().for_each(|flight| released.subtract(&flight.chunks));
@@ -244,7 +256,9 @@ impl DiskTracker {
     /// in flight was to close is open again.
     pub fn handle_abort(&mut self) {
         while let Some(flight) = self.in_flight.pop_back() {
-            self.active.union_with(&flight.chunks);
+            if !Mutant::AbortForgets.is_on() {
+                self.active.union_with(&flight.chunks);
+            }
             if flight.coverage != Coverage::Complete {
                 self.coverage = flight.coverage;
                 let first = flight.chunks.runs().next().map(|run| run.start);

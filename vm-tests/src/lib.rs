@@ -4,8 +4,9 @@
 //! processes. Each is a guard that undoes itself when it is dropped, on a panic too; what a killed
 //! run leaves behind, the next rig sweeps. Nothing that a rig did not make is ever touched.
 //!
-//! Two oracles live here, both independent of the code under test: the [`WriteLog`], which the
-//! writers keep outside the device, and the comparison of whole images ([`Image`]).
+//! Two witnesses live here, both independent of the code under test: the [`WriteLog`], which the
+//! writers keep outside the device, and whole images ([`Image`]). Images are compared, or given to
+//! the [`PointChecker`], which asks the `oracle` whether they are one instant.
 //!
 //! Needs root, and neither clang nor BPF.
 
@@ -14,11 +15,10 @@ mod compare;
 mod daemon;
 mod devices;
 mod log;
-mod random;
+mod point_checker;
 mod relay;
 mod rig;
 mod site;
-mod stamp;
 mod workload;
 mod writers;
 
@@ -28,11 +28,13 @@ pub use daemon::{Daemon, DaemonSpec, pinnace_binary, query_json, wait_until};
 pub use devices::{
     BlockDevice, DiskStatistics, Filesystem, LoopDisk, LoopSpec, Mounted, Partition, ZramDisk,
 };
-pub use log::{Issue, Outcome, Record, Ticket, WriteKind, WriteLog, monotonic_now};
-pub use random::Random;
+pub use log::{Ticket, WriteLog, monotonic_now};
+pub use oracle::{Fill, Issue, Outcome, Random, Record, Stamp, StampError, WriteKind};
+pub use point_checker::{Judged, PointChecker, ReadAnywhere};
 pub use relay::Relay;
 pub use rig::{Rig, SKIP_VARIABLE, sweep};
 pub use site::{Site, SiteSpec};
-pub use stamp::{Fill, Stamp, StampError};
 pub use workload::{Durable, FileWorkload, Pace, WorkloadReport};
-pub use writers::{After, Load, Method, Target, Writer, WriterReport};
+pub use writers::{
+    After, Load, Method, PointLoad, PointLoadSpec, Rate, Target, Writer, WriterReport,
+};

@@ -1,8 +1,7 @@
 //! The independent log: what the writers did, kept in memory outside the device under test.
 //!
-//! A record is out before its write is submitted and marked after the write completed, so for
-//! every write `issued <= start of the write` and `end of the write <= completed`. A late
-//! completion only weakens a check; a late issue would raise false alarms.
+//! A record is out before its write is submitted and marked after the write completed; what that
+//! is good for is said at [`oracle::Record`].
 //!
 //! The log is a file on tmpfs, mapped: it outlives the process that wrote it.
 //! Records are 64 bytes, native-endian, as only this machine reads them.
@@ -17,58 +16,11 @@ use anyhow::{Context, Result, ensure};
 use blocks::{Bitmap, Extent, Geometry, MonotonicNs, Sector};
 use memmap2::MmapRaw;
 use nix::time::{ClockId, clock_gettime};
+use oracle::{Issue, Outcome, Record, WriteKind};
 
 const WORDS: usize = 8;
 const RECORD: usize = 8 * WORDS;
 const FAILED: u64 = u64::MAX;
-
-/// What a write does to its range.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WriteKind {
-    /// Stamped sectors.
-    Data,
-    /// `BLKDISCARD`: undefined until overwritten.
-    Discard,
-    /// `BLKZEROOUT`.
-    Zeroes,
-}
-
-/// A write that is about to be submitted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Issue {
-    /// The disk, by the rig's numbering.
-    pub disk: u32,
-    /// The writer.
-    pub stream: u32,
-    /// The write, rising within its stream.
-    pub write: u64,
-    /// Where, absolute on the whole disk.
-    pub extent: Extent,
-    /// What.
-    pub kind: WriteKind,
-}
-
-/// How a write ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// No completion was recorded.
-    InFlight,
-    /// Completed, at this time at the latest.
-    Completed(MonotonicNs),
-    /// Ended in an error: the medium may have changed or not.
-    Failed,
-}
-
-/// One write, as logged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Record {
-    /// What was submitted.
-    pub issue: Issue,
-    /// When, before it was.
-    pub issued: MonotonicNs,
-    /// How it ended.
-    pub outcome: Outcome,
-}
 
 /// The place of an issued write in its log.
 #[derive(Clone, Copy, Debug)]
@@ -107,7 +59,9 @@ impl WriteLog {
         put(3, issue.extent.start.0);
         put(4, issue.extent.sectors);
         put(5, issue.write);
-        put(6, issue.kind as u64);
+        let (kind, of) = encode(issue.kind);
+        put(6, kind);
+        put(7, of);
         self.word(index, 0).store(monotonic_now().0, Ordering::Release);
         Ok(Ticket(index))
     }
@@ -124,9 +78,14 @@ impl WriteLog {
 
     /// All writes so far, in the order of their places in the log.
     pub fn records(&self) -> Vec<Record> {
+        self.iter().collect()
+    }
+
+    /// The same, one after the other: a long run has millions.
+    pub fn iter(&self) -> impl Iterator<Item = Record> {
         let claimed = self.word(0, 0).load(Ordering::Acquire);
         let used = usize::try_from(claimed).expect("64-bit").min(self.capacity);
-        (1..=used).filter_map(|index| self.record(index)).collect()
+        (1..=used).filter_map(|index| self.record(index))
     }
 
     /// The chunks of `disk` that any logged write touches, whatever its outcome.
@@ -139,11 +98,6 @@ impl WriteLog {
         let completed = self.word(index, 1).load(Ordering::Acquire);
         let get = |word| self.word(index, word).load(Ordering::Relaxed);
         let low = |word: u64| u32::try_from(word & u64::from(u32::MAX)).expect("masked");
-        let kind = match get(6) {
-            0 => WriteKind::Data,
-            1 => WriteKind::Discard,
-            _ => WriteKind::Zeroes,
-        };
         let outcome = match completed {
             0 => Outcome::InFlight,
             FAILED => Outcome::Failed,
@@ -154,7 +108,7 @@ impl WriteLog {
             stream: low(get(2)),
             write: get(5),
             extent: Extent { start: Sector(get(3)), sectors: get(4) },
-            kind,
+            kind: decode(get(6), get(7)),
         };
         (issued != 0).then_some(Record { issue, issued: MonotonicNs(issued), outcome })
     }
@@ -170,14 +124,22 @@ impl WriteLog {
     }
 }
 
-impl Record {
-    /// The chunks of `disk` that any of `records` touches.
-    pub fn chunks(records: &[Self], disk: u32, geometry: &Geometry) -> Bitmap {
-        let mut chunks = Bitmap::new(geometry.chunks());
-        for record in records.iter().filter(|record| record.issue.disk == disk) {
-            chunks.insert_range(geometry.chunks_of(record.issue.extent));
-        }
-        chunks
+/// A kind as two words: its number, and the write that is repeated.
+fn encode(kind: WriteKind) -> (u64, u64) {
+    match kind {
+        WriteKind::Data => (0, 0),
+        WriteKind::Discard => (1, 0),
+        WriteKind::Zeroes => (2, 0),
+        WriteKind::Repeat { of } => (3, of),
+    }
+}
+
+fn decode(kind: u64, of: u64) -> WriteKind {
+    match kind {
+        0 => WriteKind::Data,
+        1 => WriteKind::Discard,
+        2 => WriteKind::Zeroes,
+        _ => WriteKind::Repeat { of },
     }
 }
 

@@ -23,11 +23,14 @@ mod direct;
 mod erase;
 mod mapped;
 mod plan;
+mod point_load;
 mod ring;
 mod session;
 
 use plan::Plan;
 use session::Session;
+
+pub use point_load::{PointLoad, PointLoadSpec, Rate};
 
 /// What is written to: a disk or a partition, and how the log calls it.
 #[derive(Clone, Debug)]

@@ -97,6 +97,8 @@ proptest! {
         for from in [0, 1, 63, 64, len / 2, len, len + 1] {
             let first = bitmap.first_from(ChunkIndex(from)).map(|chunk| chunk.0);
             prop_assert_eq!(first, model.range(from..).next().copied());
+            let absent = bitmap.first_absent_from(ChunkIndex(from)).map(|chunk| chunk.0);
+            prop_assert_eq!(absent, (from..len).find(|chunk| !model.contains(chunk)));
         }
         let mut rebuilt = Bitmap::new(len);
         bitmap.words().for_each(|(index, bits)| rebuilt.insert_word(index, bits));

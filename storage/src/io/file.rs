@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::{self, Seek, SeekFrom},
+    ops::Range,
     os::unix::fs::{FileExt, MetadataExt},
     path::{Path, PathBuf},
 };
@@ -11,6 +12,7 @@ use blocks::ByteLen;
 use nix::{
     errno::Errno,
     fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise},
+    unistd::{Whence, lseek},
 };
 
 use crate::{Operation, StorageError, StorageFile};
@@ -89,6 +91,29 @@ impl StorageFile for OpenFile {
             at += part as u64;
         }
         Ok(())
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, StorageError> {
+        let seek = |from, whence| {
+            lseek(&self.file, from, whence)
+                .and_then(|at| u64::try_from(at).map_err(|_| Errno::EOVERFLOW))
+        };
+        let from = i64::try_from(offset).unwrap_or(i64::MAX);
+        match seek(from, Whence::SeekData) {
+            Ok(start) => {
+                let from = i64::try_from(start).unwrap_or(i64::MAX);
+                let end = seek(from, Whence::SeekHole)
+                    .map_err(|errno| self.failed(Operation::Read)(errno.into()))?;
+                Ok(Some(start..end))
+            }
+            // Nothing but a hole from there on, or the file has ended.
+            Err(Errno::ENXIO) => Ok(None),
+            // A block device, or a file system that does not know.
+            Err(_) => {
+                let end = self.len()?.0;
+                Ok((offset < end).then_some(offset..end))
+            }
+        }
     }
 
     fn set_len(&self, len: ByteLen) -> Result<(), StorageError> {

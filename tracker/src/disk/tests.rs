@@ -148,6 +148,22 @@ fn a_lost_acknowledgement_is_made_good_when_the_session_resumes() {
 }
 
 #[test]
+fn an_epoch_that_was_given_up_and_is_durable_after_all_is_built_on() {
+    let start = Start::Gap(GapReason::NeverReplicated);
+    let mut tracker = DiskTracker::new(geometry(), start, MonotonicNs(1));
+    (0..2).for_each(|i| drop(tracker.seal_epoch(&harvest(i, []), POLICY)));
+    // The second failed while the first was being committed.
+    tracker.handle_abort();
+    assert!(tracker.handle_ack(Epoch(1)).is_empty(), "its chunks are to be sent again");
+    assert_eq!((tracker.newest(), tracker.outstanding().count()), (Epoch(1), CHUNKS));
+    let next = tracker.seal_epoch(&harvest(3, []), POLICY).unwrap();
+    assert_eq!(
+        (next.epoch(), next.chunks().first_from(ChunkIndex(0))),
+        (Epoch(3), Some(ChunkIndex(0)))
+    );
+}
+
+#[test]
 fn a_replica_older_than_it_acknowledged_is_compared() {
     let mut tracker = following();
     tracker.handle_resume(Epoch(3), Replica::Follows, MonotonicNs(30));

@@ -31,6 +31,11 @@ impl Session {
         Self { target, stream, log, next: 1, acknowledged: 0, report }
     }
 
+    /// Goes on writing on another target, in the same stream.
+    pub(super) fn aim(&mut self, target: &Target) {
+        self.target.clone_from(target);
+    }
+
     /// Opens the target for writing, with these flags.
     pub(super) fn open(&self, flags: i32) -> Result<File> {
         let path = &self.target.path;
@@ -46,7 +51,13 @@ impl Session {
 
     /// Stamps `buffer` as the next write and puts it in the log. To be submitted after.
     pub(super) fn stamped(&mut self, step: &Step, buffer: &mut [u8]) -> Result<Pending> {
-        let stamp = Stamp {
+        self.stamp(step).stamp(buffer);
+        self.issue(step.extent, WriteKind::Data)
+    }
+
+    /// The stamp of the next write.
+    pub(super) fn stamp(&self, step: &Step) -> Stamp {
+        Stamp {
             run: self.log.run(),
             disk: self.target.disk,
             stream: self.stream,
@@ -55,9 +66,7 @@ impl Session {
             index: 0,
             fill: step.fill,
             acknowledged: self.acknowledged,
-        };
-        stamp.stamp(buffer);
-        self.issue(step.extent, WriteKind::Data)
+        }
     }
 
     /// Puts the next write in the log. To be submitted after.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use blocks::{DiskId, GapReason, Mark, Slot};
+use blocks::{DiskId, GapReason, Mark, RetractReason, Slot};
 use tracker::hrl::{Log, LogHeader, LogState};
 
 use super::Core;
@@ -80,6 +80,12 @@ impl Core {
             }
         }
         for (id, reason) in gaps {
+            // Before the comparison begins, whose epochs are no points.
+            let retracted = match reason {
+                GapReason::CrossCheck { .. } => RetractReason::CrossCheck,
+                _ => RetractReason::Gap,
+            };
+            self.retract_points(id, retracted, &reason.to_string());
             self.open_gap(id, reason);
             // After the gap is on record: a crash in between finds the taints again.
             if let (GapReason::Tainted(taints), Some(disk)) = (reason, self.disks.get(&id)) {

@@ -150,7 +150,7 @@ fn expand(hash: u64, fill: Fill, body: &mut [u8]) {
 }
 
 /// A hash against accidents, not against enemies: each word goes through the generator's mixer.
-fn hash(header: &[u8]) -> u64 {
+pub(crate) fn hash(header: &[u8]) -> u64 {
     let word = |chunk: &[u8]| u64::from_le_bytes(array(chunk, 0));
     header.chunks_exact(8).fold(0, |state, chunk| Random::new(state ^ word(chunk)).next_u64())
 }
