@@ -150,7 +150,8 @@ fn open_one(places: Vec<PathBuf>) -> Result<(PathBuf, File)> {
     for place in places {
         // Of several mounts at one place the last is what is seen.
         let mounts = text.lines().filter_map(Mount::parse);
-        let seen = mounts.filter(|mount| mount.point == place).last().map(|mount| mount.device);
+        let seen =
+            mounts.filter(|mount| mount.point == place).next_back().map(|mount| mount.device);
         let Ok(file) = File::open(&place) else { continue };
         let opened = file.metadata().context("looking at a mount")?.dev();
         let opened = (nix::sys::stat::major(opened), nix::sys::stat::minor(opened));
