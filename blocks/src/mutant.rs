@@ -33,17 +33,21 @@ pub enum Mutant {
     FoldNotSynced,
     /// A sealer gives a nonce twice.
     NonceReused,
-    /// A comparison trusts hashes of a base into which not all deltas are folded.
-    StaleHashes,
     /// After an unclean stop of the machine tracking goes on as if nothing had been missed.
     UncleanStopIgnored,
+    /// A cut ignores that a block was written while it was read.
+    ConflictIgnored,
+    /// A cut ignores that the kernel skipped a program that notes conflicts.
+    SkippedProgramIgnored,
+    /// One disk of a point is read anew after the cut (model of the agent).
+    PointOfTwoInstants,
     /// A pass is over once it has met the end of the disk, whatever was marked behind it.
     PassEndsEarly,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::ClearedAfterRead,
         Self::PendingNotKept,
         Self::DiscardIgnored,
@@ -57,8 +61,10 @@ impl Mutant {
         Self::FoldedOutOfOrder,
         Self::FoldNotSynced,
         Self::NonceReused,
-        Self::StaleHashes,
         Self::UncleanStopIgnored,
+        Self::ConflictIgnored,
+        Self::SkippedProgramIgnored,
+        Self::PointOfTwoInstants,
         Self::PassEndsEarly,
     ];
 

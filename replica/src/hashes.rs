@@ -4,7 +4,7 @@
 //! be about to change: it is read from the deltas that are not in the base yet, and from the base
 //! below them, of which unsynced remains of a seed that was given up are synced first.
 
-use blocks::{ByteLen, Epoch, Mutant, SECTOR_SIZE, Sector};
+use blocks::{ByteLen, Epoch, SECTOR_SIZE, Sector};
 use storage::StorageError;
 use wire::{COMPARE_BLOCK, message::HASH_COUNT_MAX};
 
@@ -94,21 +94,19 @@ impl Disk {
         };
         // Held to the end, so that no fold changes the base below the reads.
         let _folding = self.shared.lock_folding();
-        let (as_of, folded) = {
+        let as_of = {
             let books = self.shared.books();
             books.check_health()?;
             if let Some(epoch) = books.seeding {
                 return Err(HashError::Seeding(epoch));
             }
-            let record = books.catalog.record();
-            (record.state.last_durable, record.folded)
+            books.catalog.record().state.last_durable
         };
         let shared = self.shared.as_ref();
         shared.taker.base.sync_if_needed().inspect_err(|error| shared.note_failure(error))?;
         let bytes =
             ByteLen(first * COMPARE_BLOCK.0)..ByteLen(disk_len.0.min(end * COMPARE_BLOCK.0));
-        let shown = if Mutant::StaleHashes.is_on() { folded } else { as_of };
-        let layers = shared.layers_at(shown, CACHE_BYTES)?;
+        let layers = shared.layers_at(as_of, CACHE_BYTES)?;
         Ok(BlockHashes { as_of, hashes: hash_range(shared, &layers, bytes)? })
     }
 }

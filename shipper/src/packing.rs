@@ -9,9 +9,11 @@
 
 use std::sync::Arc;
 
-use blocks::{Epoch, Geometry, SealedEpoch};
+use blocks::{Epoch, Geometry, PointRecord, SealedEpoch};
 use bytes::Bytes;
-use wire::{Codec, EpochLink, EpochSummary, FrameBuffer, FrameSpec, SealError, Sealer, Sequence};
+use wire::{
+    Codec, EpochEnd, EpochLink, EpochSummary, FrameBuffer, FrameSpec, SealError, Sealer, Sequence,
+};
 
 use crate::{
     BlockHash, BlockRange,
@@ -134,15 +136,19 @@ impl Packing {
         Ok(frames)
     }
 
-    /// The last frames: zeroes that are left, and the end.
+    /// The last frames: zeroes that are left, and the end, with the point that the epoch makes.
     ///
     /// # Panics
     /// If a batch of the plan was not packed.
-    pub fn finish(mut self) -> Result<Vec<Bytes>, SealError> {
+    pub fn finish(mut self, point: Option<PointRecord>) -> Result<Vec<Bytes>, SealError> {
         assert!(self.open.is_none() && self.plan.next().is_none(), "every batch was packed");
         let mut frames: Vec<Bytes> = self.flush_zeroes()?.into_iter().collect();
         let sequence = Sequence(self.batches);
-        frames.push(self.sealer.seal_end(self.link, sequence, &self.summary)?);
+        frames.push(self.sealer.seal_end(
+            self.link,
+            sequence,
+            EpochEnd { summary: self.summary, point },
+        )?);
         Ok(frames)
     }
 

@@ -9,15 +9,17 @@ use std::{
     sync::Arc,
 };
 
-use blocks::{Coverage, Epoch, GapReason};
+use blocks::{Coverage, Epoch, GapReason, PointRecord};
 use bytes::Bytes;
 use shipper::{BlockHash, Packing, plan::Batch};
-use tracker::{CrossCheck, DiskTracker};
+use tracker::{CrossCheck, DiskTracker, cut::Heat};
 use wire::{Sealer, SourceSession, message::RequestId};
 
 use crate::{
     clock::{MS, S},
+    content::Content,
     network::ConnectionId,
+    world::Cutting,
 };
 
 /// The first pause before another connection is tried, and the longest.
@@ -38,7 +40,13 @@ pub(crate) struct Agent {
     /// How long to wait before the next connection.
     pub(crate) pause: u64,
     pub(crate) next_check: u64,
+    /// The cut under way.
+    pub(crate) cutting: Option<Cutting>,
+    pub(crate) next_point: u64,
 }
+
+/// What sectors held when they were read for a cut.
+pub(crate) type Image = BTreeMap<usize, Content>;
 
 /// A connection.
 pub(crate) struct Link {
@@ -52,6 +60,8 @@ pub(crate) struct Link {
 /// One protected disk.
 pub(crate) struct AgentDisk {
     pub(crate) tracker: DiskTracker,
+    /// What cuts have learnt of the disk's chunks.
+    pub(crate) heat: Heat,
     pub(crate) check: CrossCheck,
     pub(crate) standing: Standing,
     pub(crate) next_cycle: u64,
@@ -83,6 +93,8 @@ pub(crate) struct Shipment {
     /// Frames that wait for room.
     pub(crate) frames: VecDeque<Bytes>,
     pub(crate) compares: bool,
+    /// Where content comes from if not from the disk, and the point that it makes.
+    pub(crate) image: Option<(Image, PointRecord)>,
 }
 
 /// A batch being read.

@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use blocks::{Bitmap, ChunkIndex, Epoch, EpochKind, SealedEpoch};
+use blocks::{Bitmap, ChunkIndex, Epoch, EpochKind, PointId, PointRecord, SealedEpoch};
 use replica::{Completeness, DiskState};
 use storage::StorePath;
 use wire::{FrameHeader, SessionSalt};
@@ -21,6 +21,7 @@ use crate::{
     content::{Content, SECTOR},
     machine::Machine,
     scenario::Scenario,
+    second_opinion,
     world::World,
 };
 
@@ -28,12 +29,18 @@ use crate::{
 pub(crate) struct Checks {
     disks: Vec<OfDisk>,
     nonces: HashSet<(SessionSalt, u64)>,
+    /// What the disks of points held, until all of a point's disks are durable.
+    parts: BTreeMap<PointId, BTreeMap<usize, Vec<Content>>>,
     /// The first thing that was not as it must be.
     pub(crate) failure: Option<String>,
     /// The faults that happened.
     pub(crate) faults: Vec<&'static str>,
     /// How often a replica was checked whole.
     pub(crate) replicas_checked: u64,
+    /// How many points of disks were checked against their instant.
+    pub(crate) points_checked: u64,
+    /// How many views of points were read whole.
+    pub(crate) views_checked: u64,
 }
 
 struct OfDisk {
@@ -55,6 +62,8 @@ struct Sealed {
     /// A write that the programs did not see was outstanding: nothing is promised of it.
     doubtful: bool,
     content: Vec<(usize, Content)>,
+    /// The point that it makes: it holds the very instant `at`.
+    point: Option<PointRecord>,
 }
 
 /// On what occasion a replica is looked at.
@@ -82,9 +91,12 @@ impl Checks {
         Self {
             disks: scenario.disks.iter().map(of_disk).collect(),
             nonces: HashSet::new(),
+            parts: BTreeMap::new(),
             failure: None,
             faults: Vec::new(),
             replicas_checked: 0,
+            points_checked: 0,
+            views_checked: 0,
         }
     }
 
@@ -105,8 +117,16 @@ impl Checks {
             boot,
             doubtful,
             content: Vec::new(),
+            point: None,
         };
         self.disks[disk].sealed.insert(sealed.epoch(), of_epoch);
+    }
+
+    /// An epoch makes a point.
+    pub(crate) fn makes_point(&mut self, disk: usize, epoch: Epoch, record: PointRecord) {
+        if let Some(sealed) = self.disks[disk].sealed.get_mut(&epoch) {
+            sealed.point = Some(record);
+        }
     }
 
     pub(crate) fn chunks_of(&self, disk: usize, epoch: Epoch) -> Option<&Bitmap> {
@@ -173,7 +193,7 @@ impl Checks {
 
 impl OfDisk {
     /// Moves on to what the replica must hold at `epoch`.
-    fn advance(&mut self, epoch: Epoch) -> Result<(), String> {
+    fn advance(&mut self, epoch: Epoch) -> Result<bool, String> {
         let newer: Vec<Epoch> = match self.at < epoch {
             true => self.sealed.range(self.at.next()..=epoch).map(|(epoch, _)| *epoch).collect(),
             false => Vec::new(),
@@ -181,12 +201,12 @@ impl OfDisk {
         if self.at < epoch && newer.last() != Some(&epoch) {
             return Err(format!("epoch {epoch} is durable, but was never sealed"));
         }
-        let Some(newest) = newer.last() else { return Ok(()) };
+        let Some(newest) = newer.last() else { return Ok(false) };
         for (sector, content) in &self.sealed[newest].content {
             self.expected[*sector] = *content;
         }
         self.at = *newest;
-        Ok(())
+        Ok(true)
     }
 }
 
@@ -209,7 +229,9 @@ impl World {
         if durable < of_disk.at && !matches!(occasion, ReplicaAs::Opened(..)) {
             return Err(format!("epoch {} was durable before", of_disk.at));
         }
-        of_disk.advance(durable)?;
+        if of_disk.advance(durable)? {
+            self.check_point(disk, durable)?;
+        }
         if matches!(occasion, ReplicaAs::Committed(_) | ReplicaAs::Opened(_, false))
             || state.completeness != Completeness::Follows
         {
@@ -217,6 +239,65 @@ impl World {
         }
         self.check_base(disk, durable)?;
         self.check_nothing_is_forgotten(disk)
+    }
+
+    /// A disk's part of a point that has become durable is the state of the disk at its instant.
+    fn check_point(&mut self, disk: usize, epoch: Epoch) -> Result<(), String> {
+        let of_disk = &self.checks.disks[disk];
+        let Some(sealed) = of_disk.sealed.get(&epoch) else { return Ok(()) };
+        let Some(point) = &sealed.point else { return Ok(()) };
+        if sealed.doubtful {
+            return Ok(());
+        }
+        let history = &self.machine.disks[disk].histories[sealed.boot];
+        for (sector, held) in of_disk.expected.iter().enumerate() {
+            if !history.explains_at(sector, *held, sealed.at) {
+                return Err(format!(
+                    "point {:?} of attempt {} is not its instant (step {}): sector {sector} holds \
+                     {:x}; the newest write is {:?}",
+                    point.id,
+                    point.attempts,
+                    sealed.at.0,
+                    held.0,
+                    history.newest(sector)
+                ));
+            }
+        }
+        self.checks.points_checked += 1;
+        let (id, disks, boot, at) = (point.id, point.disks, sealed.boot, sealed.at);
+        let held = of_disk.expected.clone();
+        let parts = self.checks.parts.entry(id).or_default();
+        parts.insert(disk, held);
+        if parts.len() < usize::from(disks) {
+            return Ok(());
+        }
+        let parts = self.checks.parts.remove(&id).unwrap_or_default();
+        let held: Vec<Vec<Content>> = parts.into_values().collect();
+        second_opinion::judge(&self.machine, id, boot, at, &held)
+    }
+
+    /// Whether an epoch makes a point.
+    pub(crate) fn is_point(&self, disk: usize, epoch: Epoch) -> bool {
+        let sealed = self.checks.disks[disk].sealed.get(&epoch);
+        sealed.is_some_and(|sealed| sealed.point.is_some())
+    }
+
+    /// A view of the newest epoch, which makes a point, shows what the replica must hold then.
+    pub(crate) fn check_view(&mut self, disk: usize, bytes: &[u8]) {
+        let expected = self.checks.disks[disk].expected.iter().enumerate();
+        let wrong = expected.zip(bytes.chunks(SECTOR)).find(|((sector, expected), bytes)| {
+            Content::decode(*sector as u64, bytes) != Some(**expected)
+        });
+        self.checks.views_checked += 1;
+        if let Some(((sector, expected), bytes)) = wrong {
+            let found = Content::decode(sector as u64, bytes);
+            self.fail(format!(
+                "disk {disk}: a view shows {found:x?} in sector {sector} instead of {:x}",
+                expected.0
+            ));
+        } else if let Err(what) = self.check_nothing_is_forgotten(disk) {
+            self.fail(format!("disk {disk}, at a point: {what}"));
+        }
     }
 
     /// The base holds exactly what the epochs up to `durable` held, and that is explained.

@@ -108,7 +108,7 @@ impl SimDisk {
     pub(crate) fn after_power_loss(&self, rng: &mut Rng) -> Self {
         let mut disk = self.clone();
         // Either most of the cache was on its way, or hardly any of it.
-        let kept = *rng.pick(&[50, 500, 950]);
+        let kept = *rng.pick(&[0, 50, 500, 950]);
         disk.settle(|_, _| rng.chance(kept));
         Self::new(disk.durable, self.has_cache)
     }

@@ -30,6 +30,8 @@ pub(crate) enum Fault {
     LogError { operations: u64, error: faulty::Fault },
     /// The programs don't see the next completion.
     MissedCompletion,
+    /// The kernel skips the issue program of the next writes, and counts that it did.
+    SkippedProgram { writes: u64 },
     /// A write passes the block layer by.
     Passthrough,
     /// The source machine is suspended: all its clocks leap.
@@ -47,7 +49,7 @@ impl Fault {
         for _ in 0..rng.between(1, 4) {
             faults.push((when(rng), Self::crash(rng)));
         }
-        let mut kinds: Vec<u64> = (0..9).collect();
+        let mut kinds: Vec<u64> = (0..10).collect();
         for _ in 0..rng.between(3, 7) {
             let kind = kinds.swap_remove(rng.index(kinds.len()));
             // Much is decided at the beginning, during the first copy.
@@ -84,6 +86,7 @@ impl Fault {
             5 => Self::LogError { operations: operations % 20, error },
             6 => Self::MissedCompletion,
             7 => Self::Passthrough,
+            8 => Self::SkippedProgram { writes: rng.between(1, 40) },
             _ if rng.chance(500) => Self::Leap { by: rng.spread(MS, 100 * S) },
             _ => Self::ReadError { reads: rng.below(8) },
         }
@@ -102,6 +105,7 @@ impl Fault {
             Self::StoreError { .. } => "store error",
             Self::LogError { .. } => "log error",
             Self::MissedCompletion => "missed completion",
+            Self::SkippedProgram { .. } => "skipped program",
             Self::Passthrough => "passthrough",
             Self::Leap { .. } => "leap of time",
             Self::ReadError { .. } => "read error",

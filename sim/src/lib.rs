@@ -9,6 +9,7 @@
 mod agent;
 mod checks;
 mod clock;
+mod conflicts;
 mod content;
 mod disk;
 mod faults;
@@ -19,6 +20,7 @@ mod network;
 mod rng;
 mod run;
 mod scenario;
+mod second_opinion;
 mod target;
 mod trace;
 mod world;

@@ -1,10 +1,13 @@
 //! The source machine: its disks, the applications that write to them, the kernel that tracks.
 
+use std::collections::VecDeque;
+
 use blocks::{DiskId, Epoch, Extent, Geometry, MarkKind, Sector, Slot};
 use storage::FaultyStorage;
 
 use crate::{
     clock::Step,
+    conflicts::Conflicts,
     content::Content,
     disk::SimDisk,
     history::{History, Request},
@@ -20,6 +23,9 @@ pub(crate) struct Machine {
     pub(crate) boot: usize,
     pub(crate) disks: Vec<SourceDisk>,
     pub(crate) streams: Vec<Stream>,
+    pub(crate) conflicts: Conflicts,
+    /// The kernel skips the issue program of so many writes.
+    pub(crate) skips_issue: u64,
     /// Where the agent keeps its state.
     pub(crate) state: FaultyStorage,
 }
@@ -46,8 +52,8 @@ pub(crate) struct Stream {
     number: u32,
     next: u64,
     habit: Habit,
-    /// What it wrote before, to write again.
-    before: Option<(usize, Request)>,
+    /// What it wrote before, to write again: an application may put things back as they were.
+    before: VecDeque<(usize, Request)>,
 }
 
 /// Where a stream writes.
@@ -64,7 +70,8 @@ impl Machine {
     pub(crate) fn new(scenario: &Scenario, began: Step) -> Self {
         let disks = scenario.disks.iter().map(|plan| SourceDisk::new(plan, began)).collect();
         let streams = (0..scenario.streams).map(Stream::new).collect();
-        Self { is_up: true, boot: 0, disks, streams, state: FaultyStorage::new() }
+        let (conflicts, state) = (Conflicts::new(), FaultyStorage::new());
+        Self { is_up: true, boot: 0, disks, streams, conflicts, skips_issue: 0, state }
     }
 
     pub(crate) fn id_of(index: usize) -> DiskId {
@@ -156,7 +163,7 @@ impl Stream {
             1 => Habit::Tail,
             _ => Habit::Hot,
         };
-        Self { number, next: 0, habit, before: None }
+        Self { number, next: 0, habit, before: VecDeque::new() }
     }
 
     /// What it writes next, and to which disk.
@@ -164,8 +171,9 @@ impl Stream {
         self.next += 1;
         // No two writes of a run have one number, and none is that of zeroes.
         let content = Content((u64::from(self.number) + 1) << 40 | self.next);
-        if let (Some(before), true) = (self.before, rng.chance(30)) {
-            return before;
+        if !self.before.is_empty() && rng.chance(100) {
+            let (disk, before) = self.before[rng.index(self.before.len())];
+            return (disk, Request { number: self.next, ..before });
         }
         let index = rng.index(disks.len());
         let disk = disks[index].sectors();
@@ -181,8 +189,12 @@ impl Stream {
             4..8 => (MarkKind::Zeroes, Content::ZEROES),
             _ => (MarkKind::Write, content),
         };
-        let request = Request { stream: self.number, extent, content, kind };
-        self.before = Some((index, request));
+        let (number, repeats) = (self.next, self.next);
+        let request = Request { stream: self.number, number, repeats, extent, content, kind };
+        self.before.push_back((index, request));
+        if self.before.len() > 4 {
+            self.before.pop_front();
+        }
         (index, request)
     }
 }

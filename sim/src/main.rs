@@ -41,6 +41,9 @@ enum Command {
         /// Seeds after which a mistake counts as unnoticed.
         #[arg(long, default_value_t = 1000)]
         seeds: u64,
+        /// Only this one.
+        #[arg(long)]
+        only: Option<String>,
     },
 }
 
@@ -49,7 +52,7 @@ fn main() -> ExitCode {
         Command::Run { seed, trace } => replay(seed, trace),
         Command::Seeds { seeds, from, stop } => many(from..from + seeds, stop),
         #[cfg(feature = "mutants")]
-        Command::Mutants { seeds } => mutants(seeds),
+        Command::Mutants { seeds, only } => mutants(seeds, only.as_deref()),
     }
 }
 
@@ -76,8 +79,12 @@ fn many(seeds: std::ops::Range<u64>, stop: bool) -> ExitCode {
     let on_failure = if stop { OnFailure::Stop } else { OnFailure::GoOn };
     let summary = sim::run_many(seeds, None, on_failure);
     println!(
-        "{} runs, {} events, {} replicas checked",
-        summary.runs, summary.events, summary.replicas_checked
+        "{} runs, {} events; checked: {} replicas, {} points, {} views",
+        summary.runs,
+        summary.events,
+        summary.replicas_checked,
+        summary.points_checked,
+        summary.views_checked
     );
     summary.faults.iter().for_each(|(fault, count)| println!("  {count:>8} {fault}"));
     for (seed, failure) in &summary.failed {
@@ -87,11 +94,14 @@ fn many(seeds: std::ops::Range<u64>, stop: bool) -> ExitCode {
 }
 
 #[cfg(feature = "mutants")]
-fn mutants(seeds: u64) -> ExitCode {
+fn mutants(seeds: u64, only: Option<&str>) -> ExitCode {
     let mut unnoticed = 0;
     for mutant in blocks::Mutant::ALL {
-        let summary = sim::run_many(0..seeds, Some(mutant), OnFailure::Stop);
         let name = format!("{mutant:?}");
+        if only.is_some_and(|only| only != name) {
+            continue;
+        }
+        let summary = sim::run_many(0..seeds, Some(mutant), OnFailure::Stop);
         if let Some((seed, failure)) = summary.failed.first_key_value() {
             println!("{name:<22} noticed at seed {seed:>4}: {failure}");
         } else {

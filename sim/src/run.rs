@@ -31,6 +31,10 @@ pub struct Outcome {
     pub events: u64,
     /// How often a replica was checked whole.
     pub replicas_checked: u64,
+    /// How many points of disks were checked against their instant.
+    pub points_checked: u64,
+    /// How many views of points were read whole.
+    pub views_checked: u64,
     /// The faults that happened.
     pub faults: Vec<&'static str>,
     /// What happened, a line each, if it was asked for.
@@ -69,6 +73,8 @@ pub fn run(seed: u64, keep: Keep) -> Outcome {
         failure: world.checks.failure.take(),
         events,
         replicas_checked: world.checks.replicas_checked,
+        points_checked: world.checks.points_checked,
+        views_checked: world.checks.views_checked,
         faults: std::mem::take(&mut world.checks.faults),
         lines: world.trace.into_lines(),
     }
@@ -85,6 +91,10 @@ pub struct Summary {
     pub events: u64,
     /// Replicas checked whole.
     pub replicas_checked: u64,
+    /// How many points of disks were checked against their instant.
+    pub points_checked: u64,
+    /// How many views of points were read whole.
+    pub views_checked: u64,
     /// How often each fault happened.
     pub faults: BTreeMap<&'static str, u64>,
 }
@@ -144,6 +154,8 @@ impl Summary {
         self.runs += 1;
         self.events += outcome.events;
         self.replicas_checked += outcome.replicas_checked;
+        self.points_checked += outcome.points_checked;
+        self.views_checked += outcome.views_checked;
         outcome.faults.iter().for_each(|fault| *self.faults.entry(fault).or_default() += 1);
         self.failed.extend(outcome.failure.map(|failure| (outcome.seed, failure)));
     }

@@ -38,6 +38,8 @@ pub(crate) struct Scenario {
     pub(crate) latency_max: u64,
     /// Between two epochs, in nanoseconds.
     pub(crate) interval: u64,
+    /// Between two points, in nanoseconds; none are made if it is zero.
+    pub(crate) point_every: u64,
     /// The largest segment of a pass.
     pub(crate) segment: ByteLen,
     /// A delta of so much becomes a comparison.
@@ -63,11 +65,12 @@ impl Scenario {
                 per_byte: *rng.pick(&[1, 20, 200]),
                 piece_max: *rng.pick(&[500, 9_000, 64_000]),
             },
-            pause_max: *rng.pick(&[4 * MS, 20 * MS, 80 * MS]),
+            pause_max: *rng.pick(&[4 * MS, 20 * MS, 80 * MS, 500 * MS]),
             quiet: (quiet_from, quiet_from + *rng.pick(&[0, 1400 * MS, 1800 * MS])),
-            fold_max: *rng.pick(&[4 * MS, 4 * MS, 700 * MS]),
+            fold_max: *rng.pick(&[4 * MS, 4 * MS, 3 * S]),
             latency_max: *rng.pick(&[100 * US, MS, 12 * MS]),
             interval: *rng.pick(&[40 * MS, 150 * MS, 600 * MS]),
+            point_every: *rng.pick(&[0, 30 * MS, 30 * MS, 200 * MS]),
             segment: ByteLen(*rng.pick(&[64 << 10, 128 << 10, 1 << 20])),
             dirty_threshold_permille: *rng.pick(&[500, 900]),
             active,

@@ -6,6 +6,7 @@
 
 mod agent;
 mod applications;
+mod cutting;
 mod link;
 mod peers;
 mod shipping;
@@ -20,6 +21,7 @@ use crate::{
     agent::Agent,
     checks::Checks,
     clock::{Clock, MS, S, Step},
+    conflicts::Half,
     history::WriteId,
     machine::Machine,
     network::{Arrival, ConnectionId, Lane, Network},
@@ -29,6 +31,8 @@ use crate::{
     trace::Trace,
 };
 
+pub(crate) use cutting::{Cutting, ReadPart};
+
 /// How long everything may take to be equal once nothing goes wrong any more.
 const SETTLING_MAX: u64 = 300 * S;
 
@@ -36,6 +40,8 @@ const SETTLING_MAX: u64 = 300 * S;
 pub(crate) enum Event {
     /// A stream issues its next write.
     Issue { boot: usize, stream: usize },
+    /// A write that the issue program has seen goes to the disk.
+    Submit { boot: usize, disk: usize, write: WriteId, stream: usize, half: Half },
     /// The medium takes part of a write.
     Medium { boot: usize, disk: usize, write: WriteId },
     /// The disk says that a write is done.
@@ -48,6 +54,10 @@ pub(crate) enum Event {
     Dial { life: u64 },
     /// The next step of an epoch's way from the disk to frames.
     Ship { life: u64, disk: usize, epoch: Epoch },
+    /// The next step of a cut.
+    Cut { life: u64 },
+    /// A part of a read for a cut.
+    CutRead { life: u64, id: u64, part: ReadPart },
     /// The target does not want a data stream any more.
     Stopped { life: u64, connection: ConnectionId, stream: u64 },
     /// The agent hears that its connection is gone.
@@ -95,6 +105,8 @@ pub(crate) struct World {
     pub(crate) target: Target,
     pub(crate) target_still_until: u64,
     pub(crate) checks: Checks,
+    /// How many points were made.
+    pub(crate) points: u64,
     /// When the run began, on its clock.
     pub(crate) began: u64,
     pub(crate) healed_at: Option<u64>,
@@ -130,6 +142,7 @@ impl World {
             target: Target::new(),
             target_still_until: 0,
             checks,
+            points: 0,
             began: 0,
             healed_at: None,
             finished: false,
@@ -179,7 +192,11 @@ impl World {
             Event::Told { boot, disk, write, stream } if boot == self.machine.boot => {
                 self.tell(disk, write, stream);
             }
-            Event::Issue { .. }
+            Event::Submit { boot, disk, write, stream, half } if boot == self.machine.boot => {
+                self.submit(disk, write, stream, half);
+            }
+            Event::Submit { .. }
+            | Event::Issue { .. }
             | Event::Medium { .. }
             | Event::Finish { .. }
             | Event::Told { .. } => {}
@@ -274,6 +291,8 @@ impl Event {
             Self::Tick { .. }
             | Self::Dial { .. }
             | Self::Ship { .. }
+            | Self::Cut { .. }
+            | Self::CutRead { .. }
             | Self::Stopped { .. }
             | Self::AgentHears { .. } => true,
             _ => false,

@@ -25,7 +25,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use blocks::{Bitmap, ChunkIndex, ChunkRange, CutTime, Geometry, MonotonicNs};
+use blocks::{Bitmap, ChunkIndex, ChunkRange, CutTime, Geometry, MonotonicNs, Mutant};
 
 mod heat;
 mod limits;
@@ -250,7 +250,7 @@ impl Cut {
         self.held += read.chunks.len() - disk.in_image(read.chunks);
         disk.due.remove_range(read.chunks);
         disk.image.insert_range(read.chunks);
-        if look == Look::Conflict {
+        if look == Look::Conflict && !Mutant::ConflictIgnored.is_on() {
             self.conflicted = true;
             *self.conflicts.entry((read.disk, read.chunks.start)).or_default() += 1;
             // A small iteration is soon begun again. A large one is worth reading to its end: the
@@ -265,7 +265,8 @@ impl Cut {
     /// was issued that conflicts with everything.
     pub fn handle_check(&mut self, misses: u64, overflowed: bool, now: MonotonicNs) {
         let Some((at, misses_before)) = self.flip.take() else { return };
-        let void = self.conflicted || overflowed || misses != misses_before;
+        let skipped = misses != misses_before && !Mutant::SkippedProgramIgnored.is_on();
+        let void = self.conflicted || overflowed || skipped;
         let nothing_due = self.disks.iter().all(|disk| disk.due.is_empty());
         let as_asked = self.freeze != Freeze::Always || self.hold != Hold::None;
         self.state = match !void && nothing_due && as_asked {

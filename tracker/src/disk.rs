@@ -153,8 +153,9 @@ impl DiskTracker {
     /// Takes records of the ring. They make the dirty set and its age visible between harvests;
     /// correctness never rests on them.
     pub fn handle_events(&mut self, marks: &[Mark]) {
-        // A mark from before the last harvest is in that harvest: its bit was set before the
-        // record's time was taken. Counting it again would ship its chunks twice.
+        // A mark from before the last harvest is in that harvest, or its bit was set a tick after
+        // its time at most, and then the next harvest has it. Counting it again would ship its
+        // chunks twice.
         let fresh = self.last_harvest;
         for mark in marks.iter().filter(|mark| mark.at >= fresh) {
             self.active.insert_range(self.geometry.chunks_of(mark.extent));

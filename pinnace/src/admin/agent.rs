@@ -32,6 +32,7 @@ pub(crate) enum Request {
 /// The agent's answer; which one depends on the request.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 pub(crate) enum Response {
     Status(Status),
     /// What was done, in words.

@@ -193,7 +193,7 @@ impl PointStats {
             made: self.made,
             refused: self.refused,
             retracted: self.retracted,
-            newest: self.newest.and_then(|cut| PointMade::time(cut)),
+            newest: self.newest.and_then(PointMade::time),
             window: latency(&self.window),
             freeze: latency(&self.freeze),
             attempts_p50: self.attempts.value_at_quantile(0.5),

@@ -85,7 +85,7 @@ impl AgentConfig {
             iops: layer.iops,
             dirty_threshold_percent: layer.dirty_threshold_percent.unwrap_or(50),
             log_interval: interval(layer.log_interval, 60),
-            policy: Policy::check(layer.policy).context("policy")?,
+            policy: Policy::check(&layer.policy).context("policy")?,
             hooks: Hooks::check(layer.hooks).context("hooks")?,
         };
         ensure!(config.interval >= Duration::from_millis(100), "interval: at least 100ms");

@@ -48,7 +48,7 @@ layer!(PolicyLayer {
 layer!(HooksLayer { pre: String, post: String, timeout: Interval });
 
 impl Policy {
-    pub(super) fn check(layer: PolicyLayer) -> Result<Self> {
+    pub(super) fn check(layer: &PolicyLayer) -> Result<Self> {
         let interval = |value: Option<Interval>, default| {
             value.map_or(Duration::from_secs(default), |interval| interval.0)
         };

@@ -95,7 +95,7 @@ fn write(
     let result = match receive(disk, link, commands, reports) {
         Ok(Some(incoming)) => incoming
             .commit()
-            .map(|durable| made_room(disk, &durable.dropped))
+            .map(|durable| made_room(disk, &durable.dropped, retention))
             .map_err(|error| (incoming_code(&error), with_causes(&error))),
         // Aborted: nobody waits for an answer.
         Ok(None) => return,
@@ -113,7 +113,10 @@ fn write(
 }
 
 /// Points that went before their time are news.
-fn made_room(disk: &Disk, dropped: &[DiskPoint]) {
+fn made_room(disk: &Disk, dropped: &[DiskPoint], retention: &Retention) {
+    if !dropped.is_empty() {
+        retention.made_room(dropped.len());
+    }
     for point in dropped {
         let id = point.record.id;
         tracing::warn!(DISK = %disk.id(), POINT = %id, "a point was dropped to make room");

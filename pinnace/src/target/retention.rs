@@ -48,6 +48,15 @@ struct Shared {
     wake: Condvar,
     /// What went wrong in the last pass.
     trouble: Mutex<Option<String>>,
+    /// Points that commits have dropped to make room, since the target started.
+    hurried: Mutex<Hurried>,
+}
+
+/// Points that went before their time: how many, and when the last one did.
+#[derive(Clone, Copy, Debug, Default)]
+struct Hurried {
+    points: usize,
+    last: Option<Timestamp>,
 }
 
 /// An epoch that is being received. Retention is polite while this lives.
@@ -70,6 +79,7 @@ impl Retention {
             asked: Mutex::new(false),
             wake: Condvar::new(),
             trouble: Mutex::new(None),
+            hurried: Mutex::new(Hurried::default()),
         }))
     }
 
@@ -85,6 +95,13 @@ impl Retention {
     pub(super) fn look(&self) {
         *lock(&self.0.asked) = true;
         self.0.wake.notify_all();
+    }
+
+    /// Takes note of points that a commit has dropped to make room.
+    pub(super) fn made_room(&self, points: usize) {
+        let mut hurried = lock(&self.0.hurried);
+        hurried.points += points;
+        hurried.last = Some(Timestamp::now());
     }
 
     /// Takes note of an epoch that is being received.
@@ -123,9 +140,16 @@ impl Retention {
         let shared = &self.0;
         let points = points::list(&shared.store)?;
         let bytes = shared.store.history_bytes();
-        let pinned = points.iter().filter(|point| point.pinned);
-        let pinned = (pinned.clone().count(), pinned.map(|point| point.delta_bytes).sum());
-        let mut notes: Vec<_> = shortage(bytes, shared.quota, free, pinned).into_iter().collect();
+        let pinned = || points.iter().filter(|point| point.pinned);
+        let room = Room {
+            bytes,
+            quota: shared.quota,
+            free,
+            pinned: pinned().count(),
+            pinned_bytes: ByteLen(pinned().map(|point| point.delta_bytes).sum()),
+            hurried: *lock(&shared.hurried),
+        };
+        let mut notes: Vec<_> = room.shortage().into_iter().collect();
         notes.extend(lock(&shared.trouble).clone());
         Ok(HistoryStatus {
             points: points.len(),
@@ -265,26 +289,44 @@ fn reason(point: &MachinePoint) -> &'static str {
     }
 }
 
-/// Why room for history is short, if it is: `pinned` is how many points that is, and their bytes.
-fn shortage(
+/// What room there is for history, and what takes it.
+struct Room {
     bytes: ByteLen,
     quota: Option<ByteLen>,
     free: ByteLen,
-    pinned: (usize, u64),
-) -> Option<String> {
-    let quota_left = quota.map(|quota| ByteLen(quota.0.saturating_sub(bytes.0)));
-    let by_quota = quota.zip(quota_left).filter(|(quota, left)| left.0 < quota.0 / 10);
-    let why = match by_quota {
-        Some((quota, _)) => format!("history takes {bytes} of its quota of {quota}"),
-        // Less than what history takes already: it would soon be gone.
-        None if free.0 < bytes.0 / 10 => format!("the store has only {free} left"),
-        None => return None,
-    };
-    let held = match pinned {
-        (0, _) => String::new(),
-        (points, bytes) => format!("; {points} pinned points hold {} of it", ByteLen(bytes)),
-    };
-    Some(format!("{why}, so old points go before the ladder lets them{held}"))
+    pinned: usize,
+    pinned_bytes: ByteLen,
+    hurried: Hurried,
+}
+
+impl Room {
+    /// Why it is short, if it is.
+    fn shortage(&self) -> Option<String> {
+        let Self { bytes, quota, free, pinned, pinned_bytes, hurried } = self;
+        let short = match quota {
+            Some(quota) => quota.0.saturating_sub(bytes.0) < quota.0 / 10,
+            None => false,
+        };
+        // Less than history takes already, by far: it would soon be gone.
+        let short = short || free.0 < bytes.0 / 10;
+        let what = match hurried.last {
+            Some(last) => format!(
+                "{} points went before the ladder lets them, the last at {last:.0}",
+                hurried.points
+            ),
+            None if short => "old points will go before the ladder lets them".to_owned(),
+            None => return None,
+        };
+        let limit = match quota {
+            Some(quota) => format!("history takes {bytes} of its quota of {quota}"),
+            None => format!("history takes {bytes} and {free} are left"),
+        };
+        let held = match pinned {
+            0 => String::new(),
+            _ => format!(", {pinned_bytes} of it for {pinned} pinned points"),
+        };
+        Some(format!("{what}: {limit}{held}"))
+    }
 }
 
 fn now() -> UnixNs {
@@ -301,15 +343,24 @@ mod tests {
 
     const GIB: u64 = 1 << 30;
 
+    fn room(bytes: u64, quota: Option<u64>, free: u64) -> Room {
+        let (bytes, quota, free) = (ByteLen(bytes), quota.map(ByteLen), ByteLen(free));
+        let hurried = Hurried::default();
+        Room { bytes, quota, free, pinned: 0, pinned_bytes: ByteLen(0), hurried }
+    }
+
     #[test]
     fn a_shortage_is_explained_and_plenty_is_not() {
-        let plenty = ByteLen(100 * GIB);
-        assert_eq!(shortage(ByteLen(GIB), Some(ByteLen(10 * GIB)), plenty, (0, 0)), None);
-        assert_eq!(shortage(ByteLen(GIB), None, plenty, (3, GIB)), None);
-        let full = shortage(ByteLen(10 * GIB), Some(ByteLen(10 * GIB)), plenty, (2, 4 * GIB));
-        let full = full.unwrap();
-        assert!(full.contains("quota of 10 GiB") && full.contains("2 pinned"), "{full}");
-        let small = shortage(ByteLen(10 * GIB), None, ByteLen(GIB / 2), (0, 0)).unwrap();
-        assert!(small.contains("512 MiB left"), "{small}");
+        assert_eq!(room(GIB, Some(10 * GIB), 100 * GIB).shortage(), None);
+        assert_eq!(room(GIB, None, 100 * GIB).shortage(), None);
+        let full = room(10 * GIB, Some(10 * GIB), 100 * GIB);
+        let full = Room { pinned: 2, pinned_bytes: ByteLen(4 * GIB), ..full }.shortage().unwrap();
+        assert!(full.contains("will go") && full.contains("quota of 10 GiB"), "{full}");
+        assert!(full.contains("4 GiB of it for 2 pinned"), "{full}");
+        let small = room(10 * GIB, None, GIB / 2).shortage().unwrap();
+        assert!(small.contains("512 MiB are left"), "{small}");
+        let hurried = Hurried { points: 3, last: Some(Timestamp::UNIX_EPOCH) };
+        let went = Room { hurried, ..room(GIB, Some(10 * GIB), 100 * GIB) }.shortage().unwrap();
+        assert!(went.contains("3 points went") && went.contains("1970-01-01T00:00:00Z"), "{went}");
     }
 }

@@ -26,7 +26,7 @@ fn mount(rig: &Rig, settings: &str) -> Result<Mount> {
     let spec = SiteSpec { agent_settings, ..SiteSpec::default() };
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_pinnace"));
     let site = Site::start_program(program, rig, &spec)?;
-    let mounted = Mounted::mount(rig, &disk, Filesystem::Ext4, "defaults")?;
+    let mounted = Mounted::mount(rig, &disk, Filesystem::Ext4, "discard")?;
     site.protect(&disk, PATIENCE)?;
     Ok(Mount { site, mounted, disk })
 }

@@ -11,8 +11,8 @@ use oracle::{Initial, Verdict, Window};
 use replica::Store;
 use serde_json::Value;
 use vm_tests::{
-    PointChecker, PointLoad, PointLoadSpec, ReadAnywhere, Rig, Site, SiteSpec, Target, WriteLog,
-    ZramDisk, wait_until,
+    Image, PointChecker, PointLoad, PointLoadSpec, ReadAnywhere, Rig, Site, SiteSpec, Target,
+    WriteLog, ZramDisk, wait_until,
 };
 
 /// Small enough that every block is rewritten again and again.
@@ -150,6 +150,18 @@ impl Protected {
             }
         }
         Ok(verdicts)
+    }
+}
+
+impl Point {
+    /// Fails unless the disks, which are no longer written to, hold what the point holds.
+    pub(crate) fn ensure_equals(&self, disks: &[ZramDisk]) -> Result<()> {
+        for (disk, image) in disks.iter().zip(&self.images) {
+            let now = Image::read(disk.path())?;
+            let differs = now.bytes().iter().zip(image).position(|(now, then)| now != then);
+            ensure!(differs.is_none(), "{} differs at byte {differs:?}", disk.name());
+        }
+        Ok(())
     }
 }
 

@@ -5,6 +5,7 @@
 
 mod frozen;
 mod judge;
+mod killed;
 #[cfg(feature = "mutants")]
 mod mistakes;
 mod verified;

@@ -75,6 +75,30 @@ fn what_would_go_is_said_before_it_goes() -> Result<()> {
 }
 
 #[test]
+fn a_quota_is_kept_to_and_status_says_why_points_went() -> Result<()> {
+    let Some(rig) = Rig::start()? else { return Ok(()) };
+    let site = Site::start(&rig, "[retention]\nquota = \"1 MiB\"\n")?;
+    let mut source = Source::start(&site, 1)?;
+    let mut cuts = Vec::new();
+    for round in 0..8_u8 {
+        source.write(0, usize::from(round % 4) << 20, &noise(256 << 10, round));
+        cuts.push(source.cut(NOW)?);
+    }
+    let left = ids(&site)?;
+    ensure!(left.len() < 8 && left.last() == cuts.last(), "{left:?}");
+    let history = site.json(&["target", "status"])?["history"].clone();
+    ensure!(history["bytes"].as_u64() <= Some(1 << 20), "{history}");
+    ensure!(history["quota_bytes"] == 1 << 20, "{history}");
+    let table = site.cli(&["target", "status"])?;
+    ensure!(table.contains("quota of 1 MiB") && table.contains("points went before"), "{table}");
+    let log = site.log();
+    ensure!(log.contains(&cuts[0]) && log.contains("dropped to make room"), "{log}");
+    // What is left is whole.
+    site.cli(&["point", "verify", "latest"])?;
+    Ok(())
+}
+
+#[test]
 fn what_is_wrong_with_retention_is_said_with_its_line() -> Result<()> {
     let Some(rig) = Rig::start()? else { return Ok(()) };
     let site = Site::start(&rig, "[retention]\nladder = \"all 2h\"\n")?;

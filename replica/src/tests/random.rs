@@ -35,7 +35,7 @@ enum Step {
     },
 }
 
-fn pieces() -> impl Strategy<Value = Vec<Piece>> {
+pub(super) fn pieces() -> impl Strategy<Value = Vec<Piece>> {
     let fill = prop_oneof![
         Just(Fill::Zero),
         any::<u8>().prop_map(Fill::Same),

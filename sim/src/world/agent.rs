@@ -7,6 +7,7 @@ use blocks::{
 use storage::StorePath;
 use tracker::{
     CrossCheck, DiskTracker, Harvest, Reading, SealPolicy, Verdict,
+    cut::Heat,
     hrl::{self, Log, LogHeader, LogState},
     start::{Pins, Record, Start, decide},
 };
@@ -33,6 +34,8 @@ impl World {
             }
             Event::Dial { life: of } if life == Some(of) => self.dial(),
             Event::Ship { life: of, disk, epoch } if life == Some(of) => self.ship(disk, epoch),
+            Event::Cut { life: of } if life == Some(of) => self.cut(),
+            Event::CutRead { life: of, id, part } if life == Some(of) => self.cut_read(id, part),
             Event::Stopped { life: of, connection, stream } if life == Some(of) => {
                 self.stream_stopped(connection, stream);
             }
@@ -69,7 +72,15 @@ impl World {
         let disks = (0..self.machine.disks.len()).map(|disk| self.take_up(disk)).collect();
         let life = self.agent_life;
         let next_check = self.clock.now();
-        self.agent = Some(Agent { life, disks, link: None, pause: FIRST_PAUSE, next_check });
+        self.agent = Some(Agent {
+            life,
+            disks,
+            link: None,
+            pause: FIRST_PAUSE,
+            next_check,
+            cutting: None,
+            next_point: 0,
+        });
         self.clock.after(TICK, Event::Tick { life });
         self.clock.after(0, Event::Dial { life });
         self.restore();
@@ -99,6 +110,7 @@ impl World {
         note!(self, "disk {disk}: {:?}, {:?} acknowledged", tracker.coverage(), tracker.acked());
         AgentDisk {
             tracker,
+            heat: Heat::default(),
             check,
             standing: Standing::Closed,
             next_cycle: now,
@@ -148,6 +160,7 @@ impl World {
             }
             self.cycle(disk);
         }
+        self.begin_cut_if_due();
         self.pump_agent();
     }
 
@@ -170,7 +183,9 @@ impl World {
             of_agent.next_log = now + LOG_EVERY;
             self.write_log(disk, LogState::Open);
         }
-        if self.is_due(disk) {
+        if self.agent.as_ref().is_none_or(|agent| agent.cutting.is_some()) {
+            // Nobody else harvests or seals.
+        } else if self.is_due(disk) && !self.point_is_due() {
             self.seal_and_ship(disk);
         } else if self.agent.as_ref().is_some_and(|agent| agent.disks[disk].tracker.sweep_due()) {
             let harvest = self.harvest(disk);
@@ -221,7 +236,7 @@ impl World {
         {
             kernel.drop_pending(sealed.chunks());
         }
-        self.begin_shipment(disk, sealed, follows);
+        self.begin_shipment(disk, sealed, follows, None);
         self.note_gap(disk, before);
     }
 

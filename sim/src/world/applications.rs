@@ -5,6 +5,7 @@
 
 use crate::{
     clock::US,
+    conflicts::Half,
     history::WriteId,
     kernel::Class,
     world::{Event, World, note},
@@ -26,11 +27,32 @@ impl World {
         let step = self.step();
         let geometries: Vec<_> = self.machine.disks.iter().map(|disk| disk.geometry()).collect();
         let (disk, request) = self.machine.streams[stream].request(&geometries, &mut self.rng);
-        let source = &mut self.machine.disks[disk];
-        let write = source.history_mut().issue(request, step);
-        source.disk.issue(write, request.extent, request.content);
+        let write = self.machine.disks[disk].history_mut().issue(request, step);
         let (start, len) = (request.extent.start.0, request.extent.sectors);
         note!(self, "disk {disk}: write {} of {len} sectors at {start}", write.0);
+        // The issue program has started, and knows which half it marks; it may take its time.
+        let half = self.machine.conflicts.in_use();
+        if self.rng.chance(200) {
+            let boot = self.machine.boot;
+            let delay = self.rng.spread(US, 300 * US);
+            self.clock.after(delay, Event::Submit { boot, disk, write, stream, half });
+        } else {
+            self.submit(disk, write, stream, half);
+        }
+    }
+
+    /// The issue program marks, and only then the disk gets the write.
+    pub(super) fn submit(&mut self, disk: usize, write: WriteId, stream: usize, half: Half) {
+        let source = &mut self.machine.disks[disk];
+        let request = source.history().write(write).request;
+        let chunks = source.geometry().chunks_of(request.extent);
+        source.disk.issue(write, request.extent, request.content);
+        if self.machine.skips_issue > 0 {
+            self.machine.skips_issue -= 1;
+            self.machine.conflicts.misses += 1;
+        } else {
+            self.machine.conflicts.mark(half, disk, chunks);
+        }
         let boot = self.machine.boot;
         let latency = self.rng.spread(10 * US, self.scenario.latency_max);
         for _ in 0..self.rng.below(3) {

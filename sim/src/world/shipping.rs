@@ -1,6 +1,6 @@
 //! An epoch's way from the disk to the connection: hashes, reads one at a time, frames, credit.
 
-use blocks::{ByteLen, Epoch, EpochKind, SealedEpoch};
+use blocks::{ByteLen, Epoch, EpochKind, PointRecord, SealedEpoch};
 use bytes::Bytes;
 use shipper::Packing;
 use std::{collections::VecDeque, sync::Arc};
@@ -9,7 +9,7 @@ use wire::{CheckedFrame, EpochLink, Reason, message::Hashes as HashesMessage};
 use blocks::Mutant;
 
 use crate::{
-    agent::{Hashes, OpenBatch, Shipment, Standing},
+    agent::{Hashes, Image, OpenBatch, Shipment, Standing},
     clock::{MS, US},
     content::{Content, SECTOR, sectors},
     machine::Machine,
@@ -18,7 +18,13 @@ use crate::{
 };
 
 impl World {
-    pub(super) fn begin_shipment(&mut self, disk: usize, sealed: SealedEpoch, follows: Epoch) {
+    pub(super) fn begin_shipment(
+        &mut self,
+        disk: usize,
+        sealed: SealedEpoch,
+        follows: Epoch,
+        image: Option<(Image, PointRecord)>,
+    ) {
         let geometry = self.machine.disks[disk].geometry();
         let (epoch, kind) = (sealed.epoch(), sealed.kind());
         let Some(agent) = &mut self.agent else { return };
@@ -49,6 +55,7 @@ impl World {
             batch: None,
             frames: VecDeque::new(),
             compares: kind == EpochKind::Compare,
+            image,
         };
         let life = agent.life;
         agent.disks[disk].shipments.insert(epoch, shipment);
@@ -82,11 +89,21 @@ impl World {
         };
         if let Some(read) = batch.batch.reads.get(batch.reads_done) {
             let source = &mut self.machine.disks[disk];
-            if source.fails_this_read() {
+            if shipment.image.is_none() && source.fails_this_read() {
                 note!(self, "disk {disk}: a read fails");
                 return self.break_off(disk, epoch, Reason::SourceFailed);
             }
-            source.disk.read(read.extent, &mut batch.buffer[read.range()]);
+            let buffer = &mut batch.buffer[read.range()];
+            match &shipment.image {
+                None => source.disk.read(read.extent, buffer),
+                // What lies between chunks of the image is read and not sent.
+                Some((image, _)) => {
+                    for (sector, bytes) in sectors(read.extent).zip(buffer.chunks_mut(SECTOR)) {
+                        let held = image.get(&sector).copied().unwrap_or(Content::ZEROES);
+                        held.expand(sector as u64, bytes);
+                    }
+                }
+            }
             batch.reads_done += 1;
         } else {
             self.pack(disk, epoch);
@@ -150,7 +167,8 @@ impl World {
         let Some(agent) = &mut self.agent else { return };
         let Some(shipment) = agent.disks[disk].shipments.get_mut(&epoch) else { return };
         let Some(packing) = shipment.packing.take() else { return };
-        let frames = packing.finish().expect("an epoch has an end");
+        let point = shipment.image.as_ref().map(|(_, point)| *point);
+        let frames = packing.finish(point).expect("an epoch has an end");
         if Mutant::ClearedAfterRead.is_on()
             && let Some(kernel) = &mut self.machine.disks[disk].kernel
             && let Some(chunks) = self.checks.chunks_of(disk, epoch)

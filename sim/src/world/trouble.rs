@@ -25,7 +25,7 @@ impl World {
                 self.end_target(EndKind::PowerCut, operations, down);
             }
             Fault::ConnectionCut { agent_hears, target_hears } => {
-                self.cut(agent_hears, target_hears);
+                self.cut_connection(agent_hears, target_hears);
             }
             Fault::TargetStall { still } => self.target_still_until = self.clock.now() + still,
             Fault::AgentStall { still } => self.agent_still_until = self.clock.now() + still,
@@ -38,6 +38,7 @@ impl World {
                 state.fail_at(state.operations() + operations, error);
             }
             Fault::MissedCompletion => self.miss_next(),
+            Fault::SkippedProgram { writes } => self.machine.skips_issue += writes,
             Fault::Passthrough => self.pass_through(),
             Fault::Leap { by } => self.clock.leap(by),
             Fault::ReadError { reads } => {
@@ -95,7 +96,7 @@ impl World {
         }
     }
 
-    fn cut(&mut self, agent_hears: u64, target_hears: u64) {
+    fn cut_connection(&mut self, agent_hears: u64, target_hears: u64) {
         let Some(connection) = self.connection() else { return };
         self.network.cut(connection);
         let life = self.agent_life;
@@ -122,7 +123,8 @@ impl World {
         let extent = blocks::Extent { start: blocks::Sector(start), sectors: 1 };
         let content = crate::content::Content(u64::MAX - issued.0);
         let kind = MarkKind::Write;
-        let request = Request { stream: u32::MAX, extent, content, kind };
+        let (number, repeats) = (issued.0, issued.0);
+        let request = Request { stream: u32::MAX, number, repeats, extent, content, kind };
         let source = &mut self.machine.disks[disk];
         let write = source.history_mut().issue(request, issued);
         source.disk.issue(write, extent, content);

@@ -48,7 +48,9 @@ impl World {
                     Ok(durable) => {
                         writer.stage = Stage::Folding;
                         let disk = Machine::index_of(writer.disk.id());
-                        self.check_replica(disk, ReplicaAs::Committed(durable.state));
+                        let (open, state) = (writer.disk.clone(), durable.state);
+                        self.check_replica(disk, ReplicaAs::Committed(state));
+                        self.look_at_point(disk, &open, state.last_durable);
                         self.report(id, Ok(()));
                         self.step_within(id, self.scenario.fold_max);
                     }
@@ -64,8 +66,12 @@ impl World {
                 Ok(None) => {
                     let disk = Machine::index_of(writer.disk.id());
                     let state = writer.disk.state();
+                    // A point that is kept may keep deltas from being folded.
+                    let whole = writer.disk.pending_folds() == 0;
                     process.writers.remove(&id);
-                    self.check_replica(disk, ReplicaAs::Folded(state));
+                    if whole {
+                        self.check_replica(disk, ReplicaAs::Folded(state));
+                    }
                 }
                 Err(error) => {
                     note!(self, "folding waits: {error}");
@@ -76,6 +82,20 @@ impl World {
             },
         }
         self.forget_orphans();
+    }
+
+    /// Reads a point that has just become durable, whole.
+    fn look_at_point(&mut self, disk: usize, open: &Disk, epoch: Epoch) {
+        if !self.is_point(disk, epoch) {
+            return;
+        }
+        let len = usize::try_from(open.geometry().len().0).expect("a small disk");
+        let mut bytes = vec![0; len];
+        let read = open.history().view(epoch).map_err(|error| error.to_string());
+        match read.and_then(|view| view.read_at(0, &mut bytes).map_err(|error| error.to_string())) {
+            Ok(()) => self.check_view(disk, &bytes),
+            Err(error) => note!(self, "disk {disk}: no view of epoch {epoch}: {error}"),
+        }
     }
 
     /// Folds what is pending of a disk that was opened.
