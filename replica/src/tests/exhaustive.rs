@@ -138,8 +138,8 @@ impl Source {
             }
             Action::Pin => history.pin(Epoch(3))?,
             Action::Unpin => history.unpin(Epoch(3))?,
-            Action::Merge => drop(history.retain_step(&[Epoch(1)].into())?),
-            Action::Fold => drop(history.retain_step(&[].into())?),
+            Action::Merge => drop(history.retain_step(&[Epoch(1)].into(), Epoch(u64::MAX))?),
+            Action::Fold => drop(history.retain_step(&[].into(), Epoch(u64::MAX))?),
             Action::Remove => {
                 drop((history, disk));
                 store.forget(small().id)?;
@@ -394,7 +394,10 @@ fn a_lost_or_half_done_step_is_found() {
     assert!(!found(0, &begin));
     assert!(found(1, &begin), "an acknowledged point is not there");
     let (_store, disk) = open(&begin).unwrap();
-    assert!(matches!(disk.history().retain_step(&[].into()), Ok(Step::Folded { .. })));
+    assert!(matches!(
+        disk.history().retain_step(&[].into(), Epoch(u64::MAX)),
+        Ok(Step::Folded { .. })
+    ));
     drop(disk);
     assert!(found(0, &begin), "a point is gone that nobody let go");
 }
