@@ -14,6 +14,10 @@ use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 use vm_tests::{Daemon, DaemonSpec, Mounted, Rig, pinnace_binary, wait_until};
 
+/// No point within the time of a measurement: without points the base of a replica follows its
+/// disk, so that the two can be compared.
+const NO_POINTS: &str = "[policy]\npoint_interval = \"1h\"\nobjective = \"2h\"\n";
+
 /// Long enough for any daemon to start on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// How often a status is asked for while something is timed: each answer costs a process, so this
@@ -62,7 +66,7 @@ impl Installation {
         let (state, socket) = (dir.join("agent"), dir.join("agent.sock"));
         let pin_dir = pins.path().join("pinnace");
         let text = format!(
-            "state_dir = {state:?}\nsocket = {socket:?}\npin_dir = {pin_dir:?}\n{settings}\n"
+            "state_dir = {state:?}\nsocket = {socket:?}\npin_dir = {pin_dir:?}\n{settings}\n{NO_POINTS}"
         );
         let agent_config = dir.join("agent.toml");
         fs::write(&agent_config, text)?;
