@@ -51,6 +51,8 @@ fn numbers() -> Vec<(&'static str, u32)> {
         ("WAYS", limits::WAYS),
         ("COPIES", limits::COPIES),
         ("CONFLICT_WORDS_LOG2", limits::CONFLICT_WORDS_LOG2),
+        ("IN_FLIGHT_BUCKETS_LOG2", limits::IN_FLIGHT_BUCKETS_LOG2),
+        ("IN_FLIGHT_WAYS", limits::IN_FLIGHT_WAYS),
         ("INLINE_WORDS", limits::INLINE_WORDS),
         ("COARSE_CHUNKS", limits::COARSE_CHUNKS),
         ("COARSE_WORDS_OF_A_RANGE", limits::COARSE_WORDS_OF_A_RANGE),

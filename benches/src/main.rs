@@ -15,14 +15,13 @@ mod content;
 mod delta;
 mod initial;
 mod installation;
-mod machine;
 mod memory;
 mod record;
 mod report;
 mod rival;
 mod tracking;
 
-use machine::Machine;
+use benches::machine::Machine;
 use record::{Record, Series, Verdict};
 
 /// Measure Pinnace, against other tools where there are any.

@@ -9,7 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::machine::Machine;
+use benches::machine::Machine;
 
 /// Everything one benchmark found, as it is kept in its file.
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -40,7 +40,16 @@ pub(crate) fn measure(rig: &Rig, rounds: Rounds) -> Result<Findings> {
     let pins = bpf.path().join("pinnace");
     let on_loop = LoopDisk::create(rig, LoopSpec::new(LEN))?;
     let on_zram = ZramDisk::create(rig, LEN)?;
-    let mut findings = programs(&pins, &on_loop, rounds)?;
+    let on_requests = programs(&pins, &on_loop, REQUEST_HOOKS, rounds)?;
+    let on_bios = programs(&pins, &on_zram, BIO_HOOKS, rounds)?;
+    let bar = |what, values, most| Verdict::new(what, Unit::Nanoseconds, values, Bar::AtMost(most));
+    let verdicts = vec![
+        bar("the chunk is marked already", &on_requests.hot.complete, 25.0),
+        bar("the chunk's first write", &on_requests.cold.complete, 60.0),
+    ];
+    let mut findings = Findings { series: Vec::new(), verdicts };
+    findings.series.extend(on_requests.series("request"));
+    findings.series.extend(on_bios.series("bio"));
     for (name, device) in [("loop", &*on_loop), ("zram", &*on_zram)] {
         // The first writes to a disk allocate what is under it.
         fio(device, LEN, LOAD)?.writes_per_second()?;
@@ -58,8 +67,39 @@ pub(crate) fn measure(rig: &Rig, rounds: Rounds) -> Result<Findings> {
     Ok(findings)
 }
 
-/// Nanoseconds a run of the programs on the path of requests, net of an empty program's.
-fn programs(pins: &Path, device: &BlockDevice, rounds: Rounds) -> Result<Findings> {
+/// The programs that run when a write to a disk of a class is issued, and when it is done.
+#[derive(Clone, Copy)]
+struct Hooks {
+    issue: &'static str,
+    complete: &'static str,
+}
+
+const REQUEST_HOOKS: Hooks = Hooks { issue: "rq_issue", complete: "rq_complete" };
+const BIO_HOOKS: Hooks = Hooks { issue: "bio_queue", complete: "bio_complete" };
+
+/// What the programs on one path cost.
+struct Programs {
+    hot: Windows,
+    cold: Windows,
+}
+
+impl Programs {
+    fn series(self, path: &str) -> [Series; 4] {
+        let series = |what: &str, values| {
+            Series::new(&format!("{path} path, net a run: {what}"), Unit::Nanoseconds, values)
+        };
+        [
+            series("done, the chunk is marked already", self.hot.complete),
+            series("done, the chunk's first write", self.cold.complete),
+            series("issued, the chunk is noted already", self.hot.issue),
+            series("issued, the first since a flip", self.cold.issue),
+        ]
+    }
+}
+
+/// Nanoseconds a run of the programs on one path, net of an empty program's; the copies of a program
+/// count as one.
+fn programs(pins: &Path, device: &BlockDevice, hooks: Hooks, rounds: Rounds) -> Result<Programs> {
     let _measuring = Measuring::start()?;
     let (mut tracking, _) = Tracking::open_or_load(pins)?;
     let disk = track(&mut tracking, device)?;
@@ -67,29 +107,17 @@ fn programs(pins: &Path, device: &BlockDevice, rounds: Rounds) -> Result<Finding
     let empty = EmptyProgram::attach(disk.spec().class)?;
     let (mut hot, mut cold) = (Windows::default(), Windows::default());
     for round in rounds.numbers() {
-        hot.look((&mut tracking, &empty), fio(device, HOT, LOAD)?, |_| ())?;
+        hot.look((&mut tracking, &empty, hooks), fio(device, HOT, LOAD)?, |_| ())?;
         let forget = |tracking: &mut Tracking| {
             conflicts.flip();
             drain(tracking, &disk);
         };
-        cold.look((&mut tracking, &empty), fio(device, LEN, LOAD)?, forget)?;
+        cold.look((&mut tracking, &empty, hooks), fio(device, LEN, LOAD)?, forget)?;
         rounds.say(round, &[("hot ns", &hot.complete), ("cold ns", &cold.complete)]);
     }
     drop(disk);
     tracking.unload()?;
-    let bar = |what, values, most| Verdict::new(what, Unit::Nanoseconds, values, Bar::AtMost(most));
-    let verdicts = vec![
-        bar("the chunk is marked already", &hot.complete, 25.0),
-        bar("the chunk's first write", &cold.complete, 60.0),
-    ];
-    let series = |label: &str, values| Series::new(label, Unit::Nanoseconds, values);
-    let series = vec![
-        series("request path, net a run: the chunk is marked already", hot.complete),
-        series("request path, net a run: the chunk's first write", cold.complete),
-        series("request issued, net a run: the chunk is noted already", hot.issue),
-        series("request issued, net a run: the first since a flip", cold.issue),
-    ];
-    Ok(Findings { series, verdicts })
+    Ok(Programs { hot, cold })
 }
 
 /// Net nanoseconds a run, a figure a window.
@@ -103,7 +131,7 @@ impl Windows {
     /// Adds the windows of a load; `before` is called before each.
     fn look(
         &mut self,
-        (tracking, empty): (&mut Tracking, &EmptyProgram),
+        (tracking, empty, hooks): (&mut Tracking, &EmptyProgram, Hooks),
         load: Fio,
         mut before: impl FnMut(&mut Tracking),
     ) -> Result<()> {
@@ -113,7 +141,7 @@ impl Windows {
             before(tracking);
             let look = || -> Result<_> {
                 let of = |hook| spent(tracking, hook);
-                Ok([empty.run_time()?, of("rq_complete")?, of("rq_issue")?])
+                Ok([empty.run_time()?, of(hooks.complete)?, of(hooks.issue)?])
             };
             let start = look()?;
             sleep(WINDOW);

@@ -16,7 +16,7 @@ pub struct Mark {
     pub slot: Slot,
     /// What was written; absolute on the whole disk.
     pub extent: Extent,
-    /// When, taken after the bit was set.
+    /// When: at the earliest one tick of the kernel (at most 10 ms) before the bit was set.
     pub at: MonotonicNs,
     /// What kind of write it was.
     pub kind: MarkKind,

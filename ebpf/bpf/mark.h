@@ -106,29 +106,42 @@ static __always_inline u32 mark_range(u32 slot, u64 first, u64 last)
 }
 
 /*
- * Tells userspace of a range, without a wake-up, which would cost microseconds: it polls. The
- * time is taken after the bit was set. A full ring loses nothing but the hint.
+ * Now, or up to a tick ago: reading the clock costs as much as all the rest, so it is read once a
+ * tick and disk. The tick is loaded first, so that the time is never kept for too long.
  */
-static __always_inline void send(u32 slot, u64 sector, u32 sectors, u32 kind, u32 copy)
+static __always_inline u64 recently(struct counters *mine)
+{
+	u64 tick = bpf_jiffies64();
+
+	if (mine->tick != tick) {
+		mine->now = bpf_ktime_get_ns();
+		mine->tick = tick;
+	}
+	return mine->now;
+}
+
+/*
+ * Tells userspace of a range, without a wake-up, which would cost microseconds: it polls. A full
+ * ring loses nothing but the hint.
+ */
+static __always_inline void send(u32 slot, u64 sector, u32 sectors, u32 kind,
+				 struct counters *mine)
 {
 	struct mark_record record = {
 		.sector = sector,
-		.at = bpf_ktime_get_ns(),
+		.at = recently(mine),
 		.sectors = sectors,
 		.slot_and_kind = slot << 8 | kind,
 	};
 
 	/* One call; to reserve and submit would be two. */
-	if (bpf_ringbuf_output(&ring, &record, sizeof(record), BPF_RB_NO_WAKEUP)) {
-		struct counters *mine = counters_of(slot, copy);
-
-		if (mine)
-			mine->ring_lost++;
-	}
+	if (bpf_ringbuf_output(&ring, &record, sizeof(record), BPF_RB_NO_WAKEUP))
+		mine->ring_lost++;
 }
 
 /* Marks a range of a disk. */
-static __always_inline void mark(u32 slot, u64 sector, u32 sectors, u32 kind, u32 copy)
+static __always_inline void mark(u32 slot, u64 sector, u32 sectors, u32 kind,
+				 struct counters *mine)
 {
 	struct disk *disk = &table.disks[slot & (DISKS - 1)];
 	u64 end = sector + sectors, limit = disk->sectors;
@@ -141,8 +154,8 @@ static __always_inline void mark(u32 slot, u64 sector, u32 sectors, u32 kind, u3
 	if (sector >= end)
 		return;
 	outcome = mark_range(slot, sector >> shift, (end - 1) >> shift);
-	if (outcome & FRESH)
-		send(slot, sector, end - sector, kind, copy);
+	if (outcome & FRESH && mine)
+		send(slot, sector, end - sector, kind, mine);
 	if (outcome & LOOKUP_FAILED)
 		taint(slot, TAINT_LOOKUP_FAILED);
 	if (outcome & TOO_LARGE)
@@ -152,7 +165,7 @@ static __always_inline void mark(u32 slot, u64 sector, u32 sectors, u32 kind, u3
 /* The same for one of many ranges. A global function must return a number. */
 __noinline int mark_one_of_many(u32 slot, u64 sector, u32 sectors, u32 kind, u32 copy)
 {
-	mark(slot, sector, sectors, kind, copy);
+	mark(slot, sector, sectors, kind, counters_of(slot, copy));
 	return 0;
 }
 

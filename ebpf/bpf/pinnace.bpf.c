@@ -9,14 +9,15 @@
  * Only direct loads from the tracepoints' own arguments: no helper that reads arbitrary memory is
  * used, so kernel lockdown does not matter.
  *
- * The kernel skips a program that is re-entered on its CPU, so each is attached three times. The
- * copies run in the order in which they were attached; marking is idempotent. The in-flight table
- * needs care: at the end of a bio the copies all look its entry up, and only the last deletes it;
- * at the start the copies after the first leave an equal entry alone, which saves them an update.
- * Only the first copy notes conflicts and counts what is issued: the kernel counts when it skips it,
- * and userspace takes no point then.
+ * The kernel skips a program that is re-entered on its CPU, so those at completion are attached
+ * three times, and those at the start of a bio twice. The copies run in the order in which they were
+ * attached. Marking a request is idempotent, and all of them do it; a bio has an entry in the
+ * in-flight table, which tells a copy that an earlier one has done its work. Only the first copy
+ * notes conflicts and counts what is issued: the kernel counts when it skips it, and userspace takes
+ * no point then.
  */
 #include "conflict.h"
+#include "in_flight.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -44,10 +45,8 @@ static __always_inline bool known(u32 op)
 }
 
 /* Counts a completion as the kernel's disk statistics class it. */
-static __always_inline void count(u32 slot, u32 op, u32 sectors, u32 copy)
+static __always_inline void count(struct counters *mine, u32 op, u32 sectors)
 {
-	struct counters *mine = counters_of(slot, copy);
-
 	if (!mine)
 		return;
 	mine->events++;
@@ -141,6 +140,7 @@ static __always_inline int rq_complete(const struct request *rq, u32 nr_bytes, u
 {
 	u32 op = rq->cmd_flags & OP_MASK, slot = find_written(rq, op);
 	u32 sectors = nr_bytes >> SECTOR_SHIFT;
+	struct counters *mine;
 
 	if (slot == NO_SLOT)
 		return 0;
@@ -151,18 +151,13 @@ static __always_inline int rq_complete(const struct request *rq, u32 nr_bytes, u
 	}
 	if (!known(op))
 		taint(slot, TAINT_UNKNOWN_OPERATION);
+	mine = counters_of(slot, copy);
 	if (op == OP_DISCARD && rq->bio)
 		mark_discard(slot, rq, copy);
 	else if (sectors)
-		mark(slot, rq->__sector, sectors, kind_of(op), copy);
-	count(slot, op, sectors, copy);
+		mark(slot, rq->__sector, sectors, kind_of(op), mine);
+	count(mine, op, sectors);
 	return 0;
-}
-
-static __always_inline bool same(const struct in_flight *one, const struct in_flight *other)
-{
-	return one->sector == other->sector && one->sectors == other->sectors &&
-	       one->slot == other->slot && one->devt == other->devt && one->op == other->op;
 }
 
 /*
@@ -173,41 +168,38 @@ static __always_inline int bio_queue(const struct bio *bio, u32 copy)
 {
 	u32 op = bio->bi_opf & OP_MASK, slot;
 	struct in_flight entry = {};
-	u64 key = (u64)bio;
 
 	if (!writes(op))
 		return 0;
 	slot = find_slot(bio->bi_bdev->bd_disk);
 	if (slot == NO_SLOT || table.disks[slot].class != CLASS_BIO_BASED)
 		return 0;
+	entry.key = number_of(bio);
 	entry.sector = bio->bi_iter.bi_sector;
 	entry.sectors = bio->bi_iter.bi_size >> SECTOR_SHIFT;
-	entry.slot = slot;
 	entry.devt = table.disks[slot].devt;
+	entry.slot = slot;
 	entry.op = op;
+	if (copy != FIRST && is_kept(&entry))
+		return 0;
+	/* Also replaces what a bio that never completed left at this address. */
+	if (!keep(&entry))
+		taint(slot, TAINT_IN_FLIGHT_TABLE_FULL);
 	if (copy == FIRST) {
 		if (!known(op))
 			note_everything();
 		else if (entry.sectors)
 			note(slot, entry.sector, entry.sectors);
 		count_issued(slot, entry.sectors);
-	} else {
-		const struct in_flight *found = bpf_map_lookup_elem(&in_flight, &key);
-
-		if (found && same(found, &entry))
-			return 0;
 	}
-	/* Also replaces what a bio that never completed left at this address. */
-	if (bpf_map_update_elem(&in_flight, &key, &entry, BPF_ANY))
-		taint(slot, TAINT_IN_FLIGHT_TABLE_FULL);
 	return 0;
 }
 
 /* Whether a bio is a piece split off one that is in the table, which completes after it. */
 static __always_inline bool is_piece(const struct bio *bio, u32 slot)
 {
-	u64 parent = (u64)bio->bi_private;
-	const struct in_flight *entry = bpf_map_lookup_elem(&in_flight, &parent);
+	u64 parent = to_number(bio->bi_private) - to_number(&table);
+	const struct in_flight *entry = find_in_flight(parent);
 
 	return entry && entry->slot == slot;
 }
@@ -219,10 +211,28 @@ static __always_inline int bio_unmatched(const struct bio *bio, u32 op, u32 copy
 
 	if (slot == NO_SLOT || table.disks[slot].class != CLASS_BIO_BASED)
 		return 0;
-	mark(slot, bio->bi_iter.bi_sector, bio->bi_iter.bi_size >> SECTOR_SHIFT, kind_of(op), copy);
+	mark(slot, bio->bi_iter.bi_sector, bio->bi_iter.bi_size >> SECTOR_SHIFT, kind_of(op),
+	     counters_of(slot, copy));
 	if (!is_piece(bio, slot))
 		taint(slot, TAINT_UNMATCHED_COMPLETION);
 	return 0;
+}
+
+/* Marks the range that a bio had at its start. */
+static __always_inline void mark_kept(const struct in_flight *entry, u32 copy)
+{
+	u32 slot = entry->slot & (DISKS - 1), op = entry->op;
+	struct counters *mine;
+
+	/* The disk may have been removed, and its slot taken by another. */
+	if (table.disks[slot].devt != entry->devt)
+		return;
+	if (!known(op))
+		taint(slot, TAINT_UNKNOWN_OPERATION);
+	mine = counters_of(slot, copy);
+	if (entry->sectors)
+		mark(slot, entry->sector, entry->sectors, kind_of(op), mine);
+	count(mine, op, entry->sectors);
 }
 
 /*
@@ -231,47 +241,23 @@ static __always_inline int bio_unmatched(const struct bio *bio, u32 op, u32 copy
  */
 static __always_inline int bio_complete(const struct bio *bio, u32 copy)
 {
-	u32 op = bio->bi_opf & OP_MASK, slot;
-	const struct in_flight *found;
-	struct in_flight entry;
-	u64 key = (u64)bio;
+	u32 op = bio->bi_opf & OP_MASK;
+	u64 number = number_of(bio);
+	struct in_flight *entry;
 
 	if (!writes(op))
 		return 0;
-	found = bpf_map_lookup_elem(&in_flight, &key);
-	if (!found)
+	entry = find_in_flight(number);
+	if (!entry)
 		return bio_unmatched(bio, op, copy);
-	entry = *found;
+	if (!(entry->key & DONE)) {
+		mark_kept(entry, copy);
+		*(volatile u64 *)&entry->key = number | DONE;
+	}
 	if (copy == LAST)
-		bpf_map_delete_elem(&in_flight, &key); /* if it fails, it is replaced later */
-	slot = entry.slot & (DISKS - 1);
-	/* The disk may have been removed, and its slot taken by another. */
-	if (table.disks[slot].devt != entry.devt)
-		return 0;
-	if (!known(entry.op))
-		taint(slot, TAINT_UNKNOWN_OPERATION);
-	if (entry.sectors)
-		mark(slot, entry.sector, entry.sectors, kind_of(entry.op), copy);
-	count(slot, entry.op, entry.sectors, copy);
+		forget(number);
 	return 0;
 }
-
-#define PROGRAMS(suffix, copy)                                                                \
-	SEC("tp_btf/block_rq_complete")                                                       \
-	int BPF_PROG(rq_complete_##suffix, struct request *rq, int error, u32 nr_bytes)       \
-	{                                                                                     \
-		return rq_complete(rq, nr_bytes, copy);                                       \
-	}                                                                                     \
-	SEC("tp_btf/block_bio_queue")                                                         \
-	int BPF_PROG(bio_queue_##suffix, struct bio *bio)                                     \
-	{                                                                                     \
-		return bio_queue(bio, copy);                                                  \
-	}                                                                                     \
-	SEC("tp_btf/block_bio_complete")                                                      \
-	int BPF_PROG(bio_complete_##suffix, struct request_queue *q, struct bio *bio)         \
-	{                                                                                     \
-		return bio_complete(bio, copy);                                               \
-	}
 
 SEC("tp_btf/block_rq_issue")
 int BPF_PROG(rq_issue_1, struct request *rq)
@@ -285,6 +271,28 @@ int BPF_PROG(rq_requeue_1, struct request *rq)
 	return rq_requeue(rq);
 }
 
-PROGRAMS(1, FIRST)
-PROGRAMS(2, SECOND)
-PROGRAMS(3, LAST)
+#define START(suffix, copy)                                                                   \
+	SEC("tp_btf/block_bio_queue")                                                         \
+	int BPF_PROG(bio_queue_##suffix, struct bio *bio)                                     \
+	{                                                                                     \
+		return bio_queue(bio, copy);                                                  \
+	}
+
+START(1, FIRST)
+START(2, SECOND)
+
+#define COMPLETION(suffix, copy)                                                              \
+	SEC("tp_btf/block_rq_complete")                                                       \
+	int BPF_PROG(rq_complete_##suffix, struct request *rq, int error, u32 nr_bytes)       \
+	{                                                                                     \
+		return rq_complete(rq, nr_bytes, copy);                                       \
+	}                                                                                     \
+	SEC("tp_btf/block_bio_complete")                                                      \
+	int BPF_PROG(bio_complete_##suffix, struct request_queue *q, struct bio *bio)         \
+	{                                                                                     \
+		return bio_complete(bio, copy);                                               \
+	}
+
+COMPLETION(1, FIRST)
+COMPLETION(2, SECOND)
+COMPLETION(3, LAST)

@@ -82,7 +82,7 @@ struct {
 
 /*
  * What one copy of the programs met on one disk, in sectors where not said otherwise. No two
- * programs write the same field, so one may interrupt another on its CPU.
+ * programs of a class write the same field, so one may interrupt another on its CPU.
  */
 struct counters {
 	u64 written;
@@ -92,6 +92,8 @@ struct counters {
 	u64 ring_lost; /* records */
 	u64 issued;    /* given to the driver */
 	u64 requeued;  /* taken back from it */
+	u64 tick;      /* when `now` was taken, in ticks */
+	u64 now;       /* nanoseconds; for records of the ring */
 };
 
 struct {
@@ -108,7 +110,8 @@ struct {
 struct conflicts {
 	u64 half; /* the current one: 0 or 1 */
 	u64 overflow[2];
-	u64 reserved[5];
+	u64 spilled; /* writes in flight that are in the map `spilled` */
+	u64 reserved[4];
 	u64 words[2][CONFLICT_WORDS];
 };
 
@@ -120,21 +123,37 @@ struct {
 	__type(value, struct conflicts);
 } conflicts SEC(".maps");
 
-/* A write to a bio-based disk between its start and its completion. */
+/* A write to a bio-based disk between its start and its completion; see in_flight.h. */
 struct in_flight {
+	u64 key; /* the number of the bio, and a state */
 	u64 sector;
 	u32 sectors;
-	u32 slot;
 	u32 devt;
+	u32 slot;
 	u32 op;
 };
 
+struct in_flight_bucket {
+	struct in_flight ways[IN_FLIGHT_WAYS];
+};
+
+_Static_assert(sizeof(struct in_flight_bucket) % 64 == 0, "buckets share no cache line");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, 1 << IN_FLIGHT_BUCKETS_LOG2); /* or fewer, set by the loader */
+	__type(key, u32);
+	__type(value, struct in_flight_bucket);
+} in_flight SEC(".maps");
+
+/* What finds no room there. */
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__uint(max_entries, 1 << 16); /* set by the loader */
-	__type(key, u64);             /* the address of the bio */
+	__type(key, u64);             /* the number of the bio */
 	__type(value, struct in_flight);
-} in_flight SEC(".maps");
+} spilled SEC(".maps");
 
 /*
  * The slot of a disk, or NO_SLOT. The disk of an admin queue is NULL; loads through it would read
@@ -148,12 +167,14 @@ static __always_inline u32 find_slot(const struct gendisk *disk)
 	if (!disk)
 		return NO_SLOT;
 	devt = (u32)disk->major << MINOR_BITS | (u32)disk->first_minor;
+	if (!devt)
+		return NO_SLOT;
 	/* Fibonacci hashing: neighbouring numbers, the usual case, spread evenly. */
 	ways = table.buckets[(devt * 0x9e3779b1u) >> (32 - BUCKETS_LOG2)];
 	for (u32 i = 0; i < WAYS; i++) {
 		u64 entry = *(volatile const u64 *)&ways[i];
 
-		if ((u32)entry == devt && devt)
+		if ((u32)entry == devt)
 			return (entry >> 32) & (DISKS - 1);
 	}
 	return NO_SLOT;

@@ -30,9 +30,11 @@ use blocks::{ChunkRange, Slot};
 
 use crate::{limits::CONFLICT_WORDS_LOG2, mapped::Mapped, sys};
 
-/// Shape (`bpf/tables.h`): the current half; an overflow word a half; reserved; the halves.
+/// Shape (`bpf/tables.h`): the current half; an overflow word a half; how many writes in flight
+/// were spilled; reserved; the halves.
 const CURRENT: usize = 0;
 const OVERFLOW: usize = 1;
+const SPILLED: usize = 3;
 const HALVES: usize = 8;
 const HALF_WORDS: usize = 1 << CONFLICT_WORDS_LOG2;
 const WORDS: usize = HALVES + 2 * HALF_WORDS;
@@ -121,6 +123,20 @@ impl ConflictTable {
 
     fn overflow(&self, half: usize) -> &AtomicU64 {
         &self.map.words()[OVERFLOW + half]
+    }
+}
+
+/// How many writes in flight found no room in their table.
+#[derive(Debug)]
+pub(crate) struct Spilled(Mapped);
+
+impl Spilled {
+    pub(crate) fn new(map: &impl AsFd) -> io::Result<Self> {
+        Mapped::new(map, HALVES as u64).map(Self)
+    }
+
+    pub(crate) fn is_none(&self) -> bool {
+        self.0.words()[SPILLED].load(SeqCst) == 0
     }
 }
 

@@ -1,13 +1,17 @@
 //! What the programs counted, summed over processors.
 //!
-//! Each copy of the programs counts for itself. Where every copy ran on every event all agree; a
-//! copy that was skipped is behind. The largest is the best known lower bound: an event is lost
-//! only if all copies were skipped. What is issued is counted by the first copy alone.
+//! Each copy of the programs counts for itself. A write to a bio-based disk is counted by the copy
+//! that marked it, so the copies' counts are added. A completed request is counted by every copy
+//! that ran: one that was skipped is behind, and the largest is the best known lower bound, since an
+//! event is lost only if all copies were skipped. What is issued is counted by the first copy alone.
 
 use blocks::Slot;
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
-use crate::limits::{COPIES, DISKS};
+use crate::{
+    device::DiskClass,
+    limits::{COPIES, DISKS},
+};
 
 /// What was seen of one disk since it was added. Numbers of sectors unless said otherwise.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,21 +57,26 @@ pub enum ReadError {
     Shape,
 }
 
-const FIELDS: usize = 7;
+/// Two more fields are the programs' own clock.
+const FIELDS: usize = 9;
 
 /// Reads the counters of `slot`.
 ///
 /// Copies are read from the last to the first, and what is issued is with the first: it is read
 /// after what was completed, so that writes which start and end meanwhile never look unissued.
-pub(crate) fn read(map: &MapHandle, slot: Slot) -> Result<Counters, ReadError> {
-    let mut most = [0u64; FIELDS];
+pub(crate) fn read(map: &MapHandle, slot: Slot, class: DiskClass) -> Result<Counters, ReadError> {
+    let join = match class {
+        DiskClass::RequestBased => u64::max,
+        DiskClass::BioBased => u64::wrapping_add,
+    };
+    let mut joined = [0u64; FIELDS];
     let mut ring_lost = 0;
     for copy in (0..COPIES).rev() {
         let copy = read_copy(map, copy, slot)?;
         ring_lost += copy[4];
-        most.iter_mut().zip(copy).for_each(|(most, of_copy)| *most = (*most).max(of_copy));
+        joined.iter_mut().zip(copy).for_each(|(joined, of_copy)| *joined = join(*joined, of_copy));
     }
-    let [written, discarded, other, events, _, issued, requeued] = most;
+    let [written, discarded, other, events, _, issued, requeued, ..] = joined;
     // A record is tried by the copy that set the bit, so these add up.
     let issued = issued.wrapping_sub(requeued);
     Ok(Counters { written, discarded, other, events, ring_lost, issued })

@@ -22,6 +22,7 @@ mod counters;
 pub mod device;
 mod disk;
 mod harvest;
+mod in_flight;
 mod kernel;
 // Some of the numbers are for the programs only.
 #[allow(dead_code)]
@@ -39,6 +40,7 @@ pub use conflicts::ConflictTable;
 pub use counters::{Counters, ReadError};
 pub use device::{DeviceNumber, DiskClass};
 pub use disk::{DiskMapError, DiskSpec, TrackedDisk};
+pub use in_flight::Listed;
 pub use limits::{DISKS, LAYOUT_VERSION};
 pub use load::{LoadError, LoadOptions};
 pub use meta::Baseline;

@@ -18,10 +18,20 @@ pub(crate) const WAYS: u32 = 4;
 /// Base-two logarithm of the words in one half of the conflict table: 2^20 bits.
 pub(crate) const CONFLICT_WORDS_LOG2: u32 = 14;
 
-/// Copies of each completion and queue program. The kernel skips a program that is re-entered on
-/// its CPU; block I/O completes in three contexts (task, soft and hard interrupt), so that one of
-/// three always runs.
+/// Base-two logarithm of the number of buckets for writes in flight to bio-based disks.
+pub(crate) const IN_FLIGHT_BUCKETS_LOG2: u32 = 10;
+
+/// Entries in such a bucket, of 32 bytes: two cache lines.
+pub(crate) const IN_FLIGHT_WAYS: u32 = 4;
+
+/// Copies of each completion program. The kernel skips a program that is re-entered on its CPU;
+/// block I/O completes in three contexts (task, soft and hard interrupt), so that one of three
+/// always runs.
 pub(crate) const COPIES: u32 = 3;
+
+/// Copies of the program that notes the start of a bio. Nothing starts one in a hard interrupt, and
+/// a start that was skipped all the same is found when the bio completes.
+pub(crate) const COPIES_AT_START: u32 = 2;
 
 /// The longest range that is marked chunk by chunk, in words of the bitmap.
 pub(crate) const INLINE_WORDS: u32 = 64;

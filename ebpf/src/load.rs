@@ -14,8 +14,9 @@ use blocks::ByteLen;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, ObjectBuilder, OpenObject, libbpf_sys};
 
 use crate::{
+    in_flight,
     kernel::Release,
-    limits::{COPIES, LAYOUT_VERSION},
+    limits::{COPIES, COPIES_AT_START, LAYOUT_VERSION},
     pins::{DirectoryError, Pins},
     sys,
 };
@@ -23,7 +24,7 @@ use crate::{
 static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pinnace.o"));
 
 /// The maps as their pins are called, with the name that libbpf gives them.
-const MAPS: [(&str, &str); 7] = [
+const MAPS: [(&str, &str); 8] = [
     ("table", ".data.table"),
     ("dirty", "dirty"),
     ("coarse", "coarse"),
@@ -31,6 +32,7 @@ const MAPS: [(&str, &str); 7] = [
     ("counters", "counters"),
     ("conflicts", "conflicts"),
     ("in_flight", "in_flight"),
+    ("spilled", "spilled"),
 ];
 
 /// The oldest kernel with all that the programs use: `request_queue.disk` is the newest of it.
@@ -41,13 +43,16 @@ const KERNEL: (u32, u32) = (5, 15);
 pub struct LoadOptions {
     /// The ring's length: a power of two, and a multiple of the page size.
     pub ring: ByteLen,
-    /// How many writes to bio-based disks can be under way at once.
-    pub in_flight: u32,
+    /// Buckets for writes under way to bio-based disks, of four each: 1 to 1024. They are fast, and
+    /// what finds no room is spilled.
+    pub in_flight_buckets: u32,
+    /// How many more writes to bio-based disks can be under way at once.
+    pub spilled: u32,
 }
 
 impl Default for LoadOptions {
     fn default() -> Self {
-        Self { ring: ByteLen(4 << 20), in_flight: 1 << 16 }
+        Self { ring: ByteLen(4 << 20), in_flight_buckets: in_flight::BUCKETS, spilled: 1 << 16 }
     }
 }
 
@@ -130,7 +135,7 @@ impl Hook {
             Self::RequestIssue => ("rq_issue", 1),
             Self::RequestRequeue => ("rq_requeue", 1),
             Self::RequestComplete => ("rq_complete", COPIES),
-            Self::BioQueue => ("bio_queue", COPIES),
+            Self::BioQueue => ("bio_queue", COPIES_AT_START),
             Self::BioComplete => ("bio_complete", COPIES),
         };
         (1..=copies).map(move |copy| format!("{name}_{copy}"))
@@ -174,7 +179,8 @@ pub(crate) fn load(pins: &Pins, options: LoadOptions) -> Result<(), LoadError> {
     pins.make_directories()?;
     let mut object = ObjectBuilder::default().open_memory(OBJECT).map_err(LoadError::Object)?;
     size(&mut object, "ring", ring)?;
-    size(&mut object, "in_flight", options.in_flight)?;
+    size(&mut object, "in_flight", options.in_flight_buckets.clamp(1, in_flight::BUCKETS))?;
+    size(&mut object, "spilled", options.spilled)?;
     let object = object.load().map_err(LoadError::Object)?;
     for (name, libbpf_name) in MAPS {
         let map = object.maps().find(|map| map.name() == libbpf_name);

@@ -3,7 +3,7 @@
 //! ```text
 //! DIR/version            layout version; pinned last, removed first: without it, the rest is
 //!                        what an interrupted load or unload left
-//! DIR/maps/NAME          table, dirty, coarse, ring, counters, conflicts, in_flight
+//! DIR/maps/NAME          table, dirty, coarse, ring, counters, conflicts, in_flight, spilled
 //! DIR/programs/NAME      rq_issue_1, rq_complete_1 and so on
 //! DIR/links/NAME         the same names; attached for as long as they exist
 //! DIR/disks/SLOT/NAME    dirty, coarse, pending, meta; meta is pinned last

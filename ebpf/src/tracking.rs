@@ -14,7 +14,7 @@ use blocks::{Mark, Slot, Taint, TaintSet};
 use libbpf_rs::{MapCore, MapFlags, MapHandle};
 
 use crate::{
-    conflicts::ConflictTable,
+    conflicts::{ConflictTable, Spilled},
     cost::RunTime,
     counters::{self, ReadError},
     device::{self, DiskClass},
@@ -22,6 +22,7 @@ use crate::{
         DiskMapError, DiskMaps, DiskSpec, KernelMaps, Shared, TrackedDisk, WORDS_MAX, remove_pins,
     },
     harvest::words_of,
+    in_flight::InFlightTable,
     limits::DISKS,
     load::{self, Found, Hook, LoadError, LoadOptions},
     pins::{DirectoryError, Pins},
@@ -170,7 +171,11 @@ impl Tracking {
         let ring = map("ring")?;
         Ok(Self {
             conflicts: Some(open_conflicts(&pins)?),
-            shared: Arc::new(Shared { table, counters: map("counters")? }),
+            shared: Arc::new(Shared {
+                table,
+                counters: map("counters")?,
+                in_flight: open_in_flight(&pins)?,
+            }),
             dirty: map("dirty")?,
             coarse: map("coarse")?,
             ring: RingReader::new(&ring)?,
@@ -378,6 +383,15 @@ enum OpenDiskError {
     Tables(#[from] libbpf_rs::Error),
     #[error(transparent)]
     System(#[from] io::Error),
+}
+
+fn open_in_flight(pins: &Pins) -> Result<InFlightTable, LoadError> {
+    let path = pins.map("in_flight");
+    let map = MapHandle::from_pinned_path(&path)?;
+    let conflicts = MapHandle::from_pinned_path(pins.map("conflicts"))?;
+    Spilled::new(&conflicts)
+        .and_then(|spilled| InFlightTable::new(&map, map.max_entries(), spilled))
+        .map_err(|source| LoadError::Pin { path, source })
 }
 
 fn open_conflicts(pins: &Pins) -> Result<ConflictTable, LoadError> {

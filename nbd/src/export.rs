@@ -103,14 +103,16 @@ impl<E: Export + ?Sized> Export for std::sync::Arc<E> {
     }
 }
 
-/// Appends a run, or lengthens the last one if it is of the same kind. Whether there was room for
-/// it among `runs_max`.
-pub(crate) fn append(runs: &mut Vec<Run>, run: Run, runs_max: usize) -> bool {
-    let full = runs.len() >= runs_max;
-    match runs.last_mut() {
-        Some(last) if last.content == run.content => last.len += run.len,
-        _ if full => return false,
-        _ => runs.push(run),
+impl Run {
+    /// Puts this run after `runs`, as a longer last one if that is of the same kind. False if it
+    /// would be one more than `runs_max`; then nothing has changed.
+    pub fn append_to(self, runs: &mut Vec<Self>, runs_max: usize) -> bool {
+        let full = runs.len() >= runs_max;
+        match runs.last_mut() {
+            Some(last) if last.content == self.content => last.len += self.len,
+            _ if full => return false,
+            _ => runs.push(self),
+        }
+        true
     }
-    true
 }

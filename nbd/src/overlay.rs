@@ -20,7 +20,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use blocks::{Bitmap, ChunkIndex, ChunkRange};
 
-use crate::export::{Export, Run, Writable, Zeroing, append};
+use crate::export::{Export, Run, Writable, Zeroing};
 use crate::sparse;
 
 #[cfg(test)]
@@ -176,7 +176,7 @@ impl Export for Overlay {
                 self.base.status(at..end, runs_max - runs.len().min(runs_max - 1))?
             };
             for run in part {
-                if !append(&mut runs, run, runs_max) {
+                if !run.append_to(&mut runs, runs_max) {
                     return Ok(runs);
                 }
                 at += run.len;

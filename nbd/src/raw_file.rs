@@ -6,7 +6,7 @@ use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
-use crate::export::{Export, Run, append};
+use crate::export::{Export, Run};
 use crate::sparse;
 
 /// A file whose bytes are the disk's. Its holes are the disk's as well.
@@ -39,7 +39,7 @@ impl Export for RawFile {
         let mut at = range.start;
         while at < range.end {
             let run = sparse::run(&self.file, at..range.end)?;
-            if !append(&mut runs, run, runs_max) {
+            if !run.append_to(&mut runs, runs_max) {
                 break;
             }
             at += run.len;

@@ -1,10 +1,12 @@
 //! The admin sockets: how the command line talks to a running agent or target.
 //!
 //! One Unix socket of mode 0600 a role. A connection carries one request and one answer, each a
-//! line of JSON. Whoever may open the socket may do everything, so its mode is the access control.
+//! line of JSON; before the answer there may be lines that tell how far it is, and with the request
+//! a file may be handed over. What an answer stands for may live as long as the connection does.
+//! Whoever may open the socket may do everything, so its mode is the access control.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Write as _};
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -16,12 +18,20 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::exit::{Exit, Failure};
 
 pub(crate) mod agent;
+mod conversation;
+pub(crate) mod points;
 pub(crate) mod target;
 
-/// A request may not be longer than this: one to protect a hundred disks has some 10 KiB.
-const REQUEST_MAX: u64 = 1 << 20;
+pub(crate) use conversation::{Answered, Caller, Connection, Progress, converse};
 
 type Answer<T> = Result<T, Failure>;
+
+/// Where a daemon is asked, and how long it may be silent.
+#[derive(Clone, Copy)]
+pub(crate) struct Daemon<'a> {
+    pub(crate) socket: &'a Path,
+    pub(crate) timeout: Duration,
+}
 
 /// Asks the daemon behind `socket`, and waits at most `timeout` for its answer.
 pub(crate) fn call<Q: Serialize, A: DeserializeOwned>(
@@ -29,26 +39,8 @@ pub(crate) fn call<Q: Serialize, A: DeserializeOwned>(
     request: &Q,
     timeout: Duration,
 ) -> Result<A> {
-    let stream = UnixStream::connect(socket).map_err(|error| unreachable(socket, &error))?;
-    stream.set_read_timeout(Some(timeout))?;
-    let mut line = serde_json::to_string(request)?;
-    line.push('\n');
-    (&stream).write_all(line.as_bytes()).map_err(|error| unreachable(socket, &error))?;
-    let mut answer = String::new();
-    match BufReader::new(&stream).read_line(&mut answer) {
-        Ok(0) => {
-            Err(Failure::new(Exit::Unreachable, "the daemon stopped before it answered").into())
-        }
-        Ok(_) => {
-            let answer: Answer<A> =
-                serde_json::from_str(&answer).context("an answer that this version can't read")?;
-            Ok(answer?)
-        }
-        Err(error) if error.kind() == ErrorKind::WouldBlock => {
-            Err(Failure::new(Exit::Timeout, format!("no answer within {timeout:?}")).into())
-        }
-        Err(error) => Err(unreachable(socket, &error).into()),
-    }
+    let daemon = Daemon { socket, timeout };
+    conversation::converse(daemon, request, None, |_| {}).map(|(answer, _)| answer)
 }
 
 fn unreachable(socket: &Path, error: &std::io::Error) -> Failure {
@@ -100,6 +92,16 @@ impl Server {
         A: Serialize,
         H: Fn(Q) -> Result<A> + Clone + Send + 'static,
     {
+        self.serve_callers(move |request, _: &mut Caller<'_>| handle(request).map(Answered::from))
+    }
+
+    /// The same for a handler that has more to do with its caller than to answer it.
+    pub(crate) fn serve_callers<Q, A, H>(self, handle: H) -> Result<SocketFile>
+    where
+        Q: DeserializeOwned,
+        A: Serialize,
+        H: Fn(Q, &mut Caller<'_>) -> Result<Answered<A>> + Clone + Send + 'static,
+    {
         let file = SocketFile(self.path);
         let listener = self.listener;
         std::thread::Builder::new().name("admin".into()).spawn(move || {
@@ -107,7 +109,7 @@ impl Server {
                 let handle = handle.clone();
                 let spawned = std::thread::Builder::new()
                     .name("admin-call".into())
-                    .spawn(move || answer(&stream, handle));
+                    .spawn(move || conversation::answer(&stream, handle));
                 if let Err(error) = spawned {
                     tracing::warn!(%error, "an admin connection was dropped");
                 }
@@ -127,24 +129,47 @@ impl Drop for SocketFile {
     }
 }
 
-fn answer<Q: DeserializeOwned, A: Serialize>(stream: &UnixStream, handle: impl Fn(Q) -> Result<A>) {
-    let mut line = String::new();
-    let read = BufReader::new(stream.take(REQUEST_MAX)).read_line(&mut line);
-    let answer: Answer<A> = match read.map(|_| serde_json::from_str::<Q>(&line)) {
-        Ok(Ok(request)) => handle(request).map_err(|error| Failure::of(&error)),
-        Ok(Err(error)) => Err(Failure::new(Exit::Usage, format!("not a request: {error}"))),
-        Err(error) => Err(Failure::new(Exit::Failed, error.to_string())),
-    };
-    let Ok(mut line) = serde_json::to_string(&answer) else { return };
-    line.push('\n');
-    let mut stream = stream;
-    // A client that went away does not want the answer.
-    drop(stream.write_all(line.as_bytes()));
-}
-
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+    use std::os::fd::AsFd as _;
+
     use super::*;
+
+    #[test]
+    fn a_file_goes_along_progress_comes_back_and_what_is_held_goes_with_the_caller() {
+        struct Held(std::sync::mpsc::Sender<()>);
+        impl Drop for Held {
+            fn drop(&mut self) {
+                self.0.send(()).unwrap();
+            }
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("test.sock");
+        let (sender, released) = std::sync::mpsc::channel();
+        let handle = move |words: String, caller: &mut Caller<'_>| {
+            fs::File::from(caller.take_file()?).write_all(words.as_bytes())?;
+            caller.progress(Progress { done: 1, total: 2 })?;
+            Ok(Answered { answer: words.len(), held: Some(Box::new(Held(sender.clone()))) })
+        };
+        let _file = Server::bind(&path).unwrap().serve_callers(handle).unwrap();
+        let daemon = Daemon { socket: &path, timeout: Duration::from_secs(5) };
+        let written = dir.path().join("written");
+        let file = fs::File::create(&written).unwrap();
+        let mut seen = Vec::new();
+        let words = "x".repeat(100_000);
+        let (len, connection): (usize, _) =
+            converse(daemon, &words, Some(file.as_fd()), |progress| seen.push(progress.done))
+                .unwrap();
+        assert_eq!((len, &seen[..]), (words.len(), &[1][..]));
+        assert_eq!(fs::read_to_string(&written).unwrap(), words);
+        let waiting = Duration::from_millis(100);
+        assert!(released.recv_timeout(waiting).is_err(), "it was let go of too early");
+        drop(connection);
+        released.recv_timeout(Duration::from_secs(5)).unwrap();
+        let without = converse::<_, usize>(daemon, &words, None, |_| {}).map(|_| ());
+        assert_eq!(Failure::of(&without.unwrap_err()).exit, Exit::Usage);
+    }
 
     #[test]
     fn requests_answers_and_failures_cross_the_socket() {

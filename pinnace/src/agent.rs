@@ -9,11 +9,15 @@
 
 mod clock;
 mod core;
+mod cutter;
 mod disk;
 mod doctor;
 mod enroll;
+mod freeze;
+mod hooks;
 mod link;
 pub(crate) mod own_store;
+mod points;
 mod protect;
 mod recorded;
 mod run;
@@ -23,4 +27,5 @@ mod status;
 
 pub(crate) use doctor::{Finding, Grade, examine};
 pub(crate) use enroll::enroll;
+pub(crate) use freeze::guard as freeze_guard;
 pub(crate) use run::run;

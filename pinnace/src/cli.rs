@@ -12,6 +12,7 @@ use crate::exit::{Exit, Failure};
 mod agent;
 mod disks;
 mod output;
+mod point;
 mod status;
 mod target;
 
@@ -60,6 +61,9 @@ enum Command {
     /// Enrolment tokens (on the target)
     #[command(subcommand)]
     Token(target::TokenCommand),
+    /// Recovery points: made on the protected machine, kept on the target
+    #[command(subcommand)]
+    Point(point::PointCommand),
     /// Protect disks of this machine
     Protect(disks::Protect),
     /// Stop protecting a disk; its replica stays on the target
@@ -76,6 +80,14 @@ enum Command {
     /// Configuration files
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Thaws file systems when the agent can't; started by the agent itself
+    #[command(hide = true)]
+    FreezeGuard {
+        /// The longest freeze, in milliseconds
+        limit: u64,
+        /// Where they are mounted
+        mounts: Vec<PathBuf>,
+    },
     /// Print a completion script for a shell
     Completions {
         /// The shell
@@ -138,6 +150,7 @@ pub(crate) fn execute(cli: &Cli) -> Result<()> {
         Command::Agent(command) => agent::execute(global, command),
         Command::Target(command) => target::execute(global, command),
         Command::Token(command) => target::token(global, command),
+        Command::Point(command) => point::execute(global, command),
         Command::Protect(protect) => disks::protect(global, protect),
         Command::Unprotect(unprotect) => disks::unprotect(global, unprotect),
         Command::Pause(which) => disks::pause(global, which),
@@ -145,6 +158,9 @@ pub(crate) fn execute(cli: &Cli) -> Result<()> {
         Command::Disk(command) => disks::execute(global, command),
         Command::Status(args) => status::execute(global, *args),
         Command::Config(ConfigCommand::Check { role }) => check_config(global, *role),
+        Command::FreezeGuard { limit, mounts } => {
+            crate::agent::freeze_guard(Duration::from_millis(*limit), mounts)
+        }
         Command::Completions { shell } => {
             let mut command = <Cli as clap::CommandFactory>::command();
             clap_complete::generate(*shell, &mut command, "pinnace", &mut std::io::stdout());

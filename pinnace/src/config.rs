@@ -10,11 +10,13 @@ use serde::de::DeserializeOwned;
 
 mod agent;
 mod amount;
+mod policy;
 mod target;
 
 pub(crate) use agent::AgentConfig;
 pub(crate) use amount::{Bytes, Interval};
-pub(crate) use target::TargetConfig;
+pub(crate) use policy::{Hooks, Policy};
+pub(crate) use target::{RetentionConfig, TargetConfig};
 
 /// A layer of settings: every key may be absent, and another layer may be laid over it.
 trait Layer: DeserializeOwned + Default {
@@ -68,16 +70,24 @@ fn parse<L: DeserializeOwned>(path: &Path) -> Result<L> {
     })
 }
 
-/// Declares a layer: a struct of optional keys with `deny_unknown_fields` and its overlay.
+/// Declares a layer: a struct of optional keys and of tables, which are layers, with
+/// `deny_unknown_fields` and its overlay.
 macro_rules! layer {
-    ($name:ident { $($key:ident: $kind:ty),* $(,)? }) => {
+    ($name:ident { $($key:ident: $kind:ty),* $(,)? }
+     $(tables { $($table:ident: $layer:ty),* $(,)? })?) => {
         #[derive(Default, serde::Deserialize)]
         #[serde(deny_unknown_fields)]
-        struct $name { $($key: Option<$kind>,)* }
+        pub(super) struct $name {
+            $($key: Option<$kind>,)*
+            $($(#[serde(default)] $table: $layer,)*)?
+        }
 
         impl $crate::config::Layer for $name {
             fn overlay(self, over: Self) -> Self {
-                Self { $($key: over.$key.or(self.$key),)* }
+                Self {
+                    $($key: over.$key.or(self.$key),)*
+                    $($($table: $crate::config::Layer::overlay(self.$table, over.$table),)*)?
+                }
             }
         }
     };
@@ -106,16 +116,49 @@ mod tests {
         std::fs::create_dir(dir.path().join("agent.d")).unwrap();
         std::fs::write(dir.path().join("agent.d/10.toml"), "interval = \"2s\"\n").unwrap();
         std::fs::write(dir.path().join("agent.d/20.toml"), "interval = \"1s\"\n").unwrap();
+        let policy = |name, text| std::fs::write(dir.path().join("agent.d").join(name), text);
+        policy("30.toml", "[policy]\npoint_interval = \"9s\"\nfreeze = \"never\"\n").unwrap();
+        policy("40.toml", "[policy]\npoint_interval = \"7s\"\n").unwrap();
         let config = AgentConfig::load(&path, Required::Yes).unwrap();
         assert_eq!(config.interval.as_secs(), 1);
         assert_eq!(config.buffer_pool.0, 64 << 20);
+        assert_eq!(config.policy.point_interval.as_secs(), 7);
+        assert_eq!(config.policy.freeze, tracker::cut::Freeze::Never, "a table is laid over too");
+    }
+
+    #[test]
+    fn retention_is_a_table_of_its_own_and_its_keys_are_laid_over_one_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("target.toml");
+        let load = || TargetConfig::load(&path, Required::Yes);
+        std::fs::write(&path, "[retention]\nladder = \"all 1h, 1d 7d\"\n").unwrap();
+        std::fs::create_dir(dir.path().join("target.d")).unwrap();
+        let drop_in = dir.path().join("target.d/10.toml");
+        std::fs::write(&drop_in, "[retention]\nquota = \"5 GiB\"\n").unwrap();
+        let config = load().unwrap().retention;
+        assert_eq!(
+            (config.ladder.to_string().as_str(), config.quota),
+            ("all 1h, 1d 7d", Some(blocks::ByteLen(5 << 30)))
+        );
+        std::fs::remove_file(&drop_in).unwrap();
+        let wrong = [
+            ("ladder = \"all the time\"", "line 3", "all 2h, 1h 24h, 1d 15d"),
+            ("ladders = \"all 2h\"", "line 3", "ladder"),
+            ("quota = \"much\"", "line 3", "64 MiB"),
+        ];
+        for (setting, line, allowed) in wrong {
+            std::fs::write(&path, format!("\n[retention]\n{setting}\n")).unwrap();
+            let error = format!("{:#}", load().unwrap_err());
+            assert!(error.contains(line) && error.contains(allowed), "{error}");
+        }
     }
 
     #[test]
     fn values_out_of_range_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("agent.toml");
-        for bad in ["interval = \"0s\"", "chunk = \"5 KiB\"", "buffer_pool = \"1 KiB\""] {
+        let point = "[policy]\npoint_interval = \"10ms\"";
+        for bad in ["interval = \"0s\"", "chunk = \"5 KiB\"", "buffer_pool = \"1 KiB\"", point] {
             std::fs::write(&path, bad).unwrap();
             assert!(AgentConfig::load(&path, Required::Yes).is_err(), "{bad}");
         }

@@ -18,6 +18,7 @@ pub(crate) enum Exit {
     Unreachable = 10,
     Timeout = 11,
     Authentication = 12,
+    VerificationFailed = 20,
     Interrupted = 130,
 }
 

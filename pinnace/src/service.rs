@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use sd_notify::NotifyState;
 use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 use signal_hook::iterator::Signals;
@@ -19,6 +20,16 @@ pub(crate) fn on_stop(stop: impl FnOnce() + Send + 'static) -> Result<()> {
         }
     })?;
     Ok(())
+}
+
+/// Lets this process have as many open files as the system lets it: a view of a recovery point
+/// keeps one open for each delta it shows.
+pub(crate) fn allow_many_files() {
+    let raised = getrlimit(Resource::RLIMIT_NOFILE)
+        .and_then(|(_, most)| setrlimit(Resource::RLIMIT_NOFILE, most, most));
+    if let Err(errno) = raised {
+        tracing::warn!(%errno, "the limit of open files stays as it is");
+    }
 }
 
 /// Tells systemd that the daemon serves, and keeps its watchdog content from now on.

@@ -31,6 +31,9 @@ pub(crate) struct Base {
     geometry: Geometry,
     history: History,
     synced: AtomicBool,
+    /// One writer at a time. The kernel has it so for every file, and lets the others spin for the
+    /// processor that could decode the next frame meanwhile.
+    writing: Mutex<()>,
 }
 
 /// What is known of the base's earlier content.
@@ -87,7 +90,10 @@ impl Base {
         record: &Record,
     ) -> Result<Self, BaseError> {
         let geometry = record.geometry;
-        let base = |file, history| Self { file, geometry, history, synced: AtomicBool::new(true) };
+        let base = |file, history| {
+            let (synced, writing) = (AtomicBool::new(true), Mutex::default());
+            Self { file, geometry, history, synced, writing }
+        };
         let base = match record.base {
             BaseKind::Device => {
                 base(open_device(storage, paths, record.disk)?.into_file(), History::Unknown)
@@ -115,6 +121,21 @@ impl Base {
         base.settle()
     }
 
+    /// The base for somebody who only reads, and may do so longer than the disk is open.
+    pub(crate) fn open_reader(
+        storage: &dyn Storage,
+        paths: &DiskPaths,
+        record: &Record,
+    ) -> Result<Arc<dyn StorageFile>, BaseError> {
+        match record.base {
+            BaseKind::File => Ok(storage.open(&paths.base(), OpenMode::Read)?),
+            BaseKind::Device => {
+                let device = open_recorded(storage, paths, record.disk, BlockDevice::open_shared);
+                Ok(device?.into_file())
+            }
+        }
+    }
+
     /// Makes durable what an earlier process left in the page cache, and forgets what a failed
     /// sync left there: comparisons must see what the medium holds.
     fn settle(self) -> Result<Self, BaseError> {
@@ -139,7 +160,10 @@ impl Base {
             let mut written = written.lock().unwrap_or_else(PoisonError::into_inner);
             written.insert_range(self.geometry.chunks_of(extent));
         }
+        // It guards nothing but the processor.
+        let writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let result = self.file.write_at(extent.start.bytes(), bytes);
+        drop(writing);
         self.synced.store(false, Ordering::Release);
         result
     }
@@ -154,9 +178,9 @@ impl Base {
         result
     }
 
-    /// Reads from a place within the disk.
-    pub(crate) fn read(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StorageError> {
-        self.file.read_exact_at(offset, buffer)
+    /// The file, for whoever reads it.
+    pub(crate) fn file(&self) -> &dyn StorageFile {
+        self.file.as_ref()
     }
 
     /// Makes durable all writes that have returned.
@@ -186,8 +210,17 @@ pub(crate) fn open_device(
     paths: &DiskPaths,
     disk: DiskId,
 ) -> Result<BlockDevice, BaseError> {
+    open_recorded(storage, paths, disk, BlockDevice::open)
+}
+
+fn open_recorded(
+    storage: &dyn Storage,
+    paths: &DiskPaths,
+    disk: DiskId,
+    open: impl FnOnce(&Path) -> Result<BlockDevice, BlockDeviceError>,
+) -> Result<BlockDevice, BaseError> {
     let record = DeviceRecord::load(storage, paths, disk)?;
-    let device = BlockDevice::open(&record.path)?;
+    let device = open(&record.path)?;
     if device.identity() == record.identity {
         return Ok(device);
     }
@@ -201,7 +234,7 @@ mod tests {
     use storage::{FaultyStorage, create_dirs};
 
     use super::*;
-    use crate::catalog::DiskState;
+    use crate::catalog::{DiskState, Marks};
 
     fn empty_disk() -> Record {
         Record {
@@ -213,6 +246,8 @@ mod tests {
             state: DiskState { last_durable: Epoch::NONE, completeness: Completeness::Empty },
             folded: Epoch::NONE,
             name: String::new(),
+            base_point: None,
+            marks: Marks::default(),
         }
     }
 
@@ -232,7 +267,7 @@ mod tests {
         assert_eq!(storage.operations(), writes, "fresh and untouched");
         base.zero(extent(0, 10)).unwrap();
         let mut bytes = [1; 1024];
-        base.read(9 * 512, &mut bytes).unwrap();
+        base.file().read_exact_at(9 * 512, &mut bytes).unwrap();
         assert!(bytes[..512] == [0; 512] && bytes[512..] == [7; 512]);
 
         let reopened = Base::open(&storage, &paths, &record).unwrap();

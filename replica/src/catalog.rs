@@ -4,20 +4,21 @@
 //! Invariants of a record:
 //! - `folded <= last_durable`; the deltas in between are files, chained by what they follow.
 //! - `Completeness::Empty` exactly while `last_durable` is 0.
-//!
-//! The record, little-endian, 384 bytes; `docs/replica-store.md` has the table.
+//! - `confirmed <= last_durable`, and `folded <= pin <= last_durable` for every pin.
 
-use blocks::{ChunkSize, DiskId, Epoch, Generation, Geometry, MachineId};
+mod format;
+mod marks;
+
+use blocks::{DiskId, Epoch, Generation, Geometry, MachineId, PointRecord};
 use storage::{SlotError, SlotFile, SlotTag, Storage};
-use zerocopy::{
-    FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
-    little_endian::{U16, U32, U64},
-};
+
+pub(crate) use marks::Marks;
+pub use marks::{PINS_MAX, PointStatus};
 
 use crate::{error::FailureClass, layout::DiskPaths};
 
 const TAG: SlotTag = SlotTag(*b"PINDISK\0");
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
 
 /// The longest name of a disk, in bytes.
 pub const NAME_LEN_MAX: usize = 255;
@@ -64,6 +65,9 @@ pub(crate) struct Record {
     /// The newest epoch that is in the base.
     pub(crate) folded: Epoch,
     pub(crate) name: String,
+    /// The point that the base holds, if it holds one.
+    pub(crate) base_point: Option<PointRecord>,
+    pub(crate) marks: Marks,
 }
 
 /// A catalogue that says what can't be.
@@ -104,28 +108,6 @@ impl CatalogError {
     }
 }
 
-#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct RawRecord {
-    version: U16,
-    content: u8,
-    base: u8,
-    name_len: U16,
-    reserved: U16,
-    disk: [u8; 16],
-    generation: [u8; 16],
-    machine: [u8; 16],
-    sectors: U64,
-    logical_block: U32,
-    chunk_len: U32,
-    last_durable: U64,
-    folded: U64,
-    name: [u8; 256],
-    spare: [u8; 40],
-}
-
-const _: () = assert!(size_of::<RawRecord>() == 384);
-
 /// An open catalogue: the record that is durable, and the file to change it in.
 #[derive(Debug)]
 pub(crate) struct Catalog {
@@ -139,7 +121,7 @@ impl Catalog {
         paths: &DiskPaths,
         record: Record,
     ) -> Result<Self, CatalogError> {
-        let slots = SlotFile::create(storage, &paths.catalog(), TAG, record.encode()?.as_bytes())?;
+        let slots = SlotFile::create(storage, &paths.catalog(), TAG, &record.encode()?)?;
         Ok(Self { slots, record })
     }
 
@@ -169,86 +151,13 @@ impl Catalog {
 
     /// Durably replaces the record. After an error the catalogue must be opened again.
     pub(crate) fn replace(&mut self, record: Record) -> Result<(), CatalogError> {
-        self.slots.write(record.encode()?.as_bytes())?;
+        self.slots.write(&record.encode()?)?;
         self.record = record;
         Ok(())
     }
 }
 
 impl Record {
-    fn encode(&self) -> Result<RawRecord, RecordError> {
-        let mut name = [0; 256];
-        let name_len = u16::try_from(self.name.len()).ok();
-        let name_len = name_len.filter(|len| usize::from(*len) <= NAME_LEN_MAX);
-        let name_len = name_len.ok_or(RecordError::Field("name"))?;
-        name[..self.name.len()].copy_from_slice(self.name.as_bytes());
-        Ok(RawRecord {
-            version: VERSION.into(),
-            content: match self.state.completeness {
-                Completeness::Empty => 1,
-                Completeness::Partial => 2,
-                Completeness::Follows => 3,
-            },
-            base: match self.base {
-                BaseKind::File => 1,
-                BaseKind::Device => 2,
-            },
-            name_len: name_len.into(),
-            reserved: U16::ZERO,
-            disk: self.disk.0,
-            generation: self.generation.0,
-            machine: self.machine.0,
-            sectors: self.geometry.sectors().into(),
-            logical_block: self.geometry.logical_block().into(),
-            chunk_len: (1 << self.geometry.chunk().log2()).into(),
-            last_durable: self.state.last_durable.0.into(),
-            folded: self.folded.0.into(),
-            name,
-            spare: [0; 40],
-        })
-    }
-
-    fn decode_of(disk: DiskId, bytes: &[u8]) -> Result<Self, RecordError> {
-        let record = Self::decode(bytes)?;
-        if record.disk == disk { Ok(record) } else { Err(RecordError::OtherDisk(record.disk)) }
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
-        let version = bytes.first_chunk().ok_or(RecordError::Length(bytes.len()))?;
-        if u16::from_le_bytes(*version) != VERSION {
-            return Err(RecordError::Version(u16::from_le_bytes(*version)));
-        }
-        let raw = RawRecord::ref_from_bytes(bytes).map_err(|_| RecordError::Length(bytes.len()))?;
-        let name = raw.name.get(..usize::from(raw.name_len.get()));
-        let name = name.and_then(|name| str::from_utf8(name).ok());
-        let chunk = ChunkSize::from_bytes(u64::from(raw.chunk_len.get())).ok();
-        let geometry =
-            chunk.and_then(|c| Geometry::new(raw.sectors.get(), raw.logical_block.get(), c).ok());
-        let record = Self {
-            disk: DiskId(raw.disk),
-            generation: Generation(raw.generation),
-            machine: MachineId(raw.machine),
-            geometry: geometry.ok_or(RecordError::Field("geometry"))?,
-            base: match raw.base {
-                1 => BaseKind::File,
-                2 => BaseKind::Device,
-                _ => return Err(RecordError::Field("kind of base")),
-            },
-            state: DiskState {
-                last_durable: Epoch(raw.last_durable.get()),
-                completeness: match raw.content {
-                    1 => Completeness::Empty,
-                    2 => Completeness::Partial,
-                    3 => Completeness::Follows,
-                    _ => return Err(RecordError::Field("content")),
-                },
-            },
-            folded: Epoch(raw.folded.get()),
-            name: name.ok_or(RecordError::Field("name"))?.to_owned(),
-        };
-        record.check()
-    }
-
     /// The invariants of the module's head.
     fn check(self) -> Result<Self, RecordError> {
         if self.folded > self.state.last_durable {
@@ -258,67 +167,13 @@ impl Record {
         if is_empty != (self.state.last_durable == Epoch::NONE) {
             return Err(RecordError::Field("last durable epoch"));
         }
-        Ok(self)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    pub(crate) fn record() -> Record {
-        Record {
-            disk: DiskId([1; 16]),
-            generation: Generation([2; 16]),
-            machine: MachineId([3; 16]),
-            geometry: Geometry::new(1000, 512, ChunkSize::DEFAULT).unwrap(),
-            base: BaseKind::File,
-            state: DiskState { last_durable: Epoch(7), completeness: Completeness::Follows },
-            folded: Epoch(6),
-            name: "/dev/disk/by-id/system".to_owned(),
+        let (first, last) = (self.marks.pins().first(), self.marks.pins().last());
+        let held = first.is_none_or(|pin| *pin >= self.folded)
+            && last.is_none_or(|pin| *pin <= self.state.last_durable)
+            && self.marks.confirmed <= self.state.last_durable;
+        if !held || !self.marks.are_in_order() {
+            return Err(RecordError::Field("marks"));
         }
-    }
-
-    #[test]
-    fn a_record_reads_as_it_was_written() {
-        let written = record();
-        assert_eq!(Record::decode(written.encode().unwrap().as_bytes()), Ok(written.clone()));
-        let longest = Record { name: "n".repeat(NAME_LEN_MAX), ..written.clone() };
-        assert_eq!(Record::decode(longest.encode().unwrap().as_bytes()), Ok(longest));
-        let too_long = Record { name: "n".repeat(NAME_LEN_MAX + 1), ..written };
-        assert!(matches!(too_long.encode(), Err(RecordError::Field("name"))));
-    }
-
-    #[test]
-    fn the_layout_of_version_1_does_not_move() {
-        let raw = record().encode().unwrap();
-        let bytes = raw.as_bytes();
-        assert_eq!(bytes[..8], [1, 0, 3, 1, 22, 0, 0, 0]);
-        assert_eq!((bytes[8], bytes[24], bytes[40]), (1, 2, 3));
-        assert_eq!(bytes[56..72], [0xe8, 3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 16, 0, 0]);
-        assert_eq!((bytes[72], bytes[80], bytes[88]), (7, 6, b'/'));
-    }
-
-    #[test]
-    fn records_that_cannot_be_are_errors() {
-        let raw = record().encode().unwrap();
-        let with = |change: fn(&mut RawRecord)| {
-            let mut raw = raw;
-            change(&mut raw);
-            Record::decode(raw.as_bytes())
-        };
-        assert_eq!(with(|raw| raw.version = 2.into()), Err(RecordError::Version(2)));
-        assert_eq!(with(|raw| raw.content = 0), Err(RecordError::Field("content")));
-        assert_eq!(with(|raw| raw.base = 3), Err(RecordError::Field("kind of base")));
-        assert_eq!(with(|raw| raw.sectors = 0.into()), Err(RecordError::Field("geometry")));
-        assert_eq!(with(|raw| raw.chunk_len = 5.into()), Err(RecordError::Field("geometry")));
-        assert_eq!(with(|raw| raw.folded = 8.into()), Err(RecordError::Field("folded epoch")));
-        assert_eq!(with(|raw| raw.name_len = 257.into()), Err(RecordError::Field("name")));
-        assert_eq!(with(|raw| raw.name[0] = 0xff), Err(RecordError::Field("name")));
-        let empty = with(|raw| raw.content = 1);
-        assert_eq!(empty, Err(RecordError::Field("last durable epoch")));
-        assert_eq!(Record::decode(&raw.as_bytes()[1..]), Err(RecordError::Version(768)));
-        assert_eq!(Record::decode(&raw.as_bytes()[..383]), Err(RecordError::Length(383)));
-        assert_eq!(Record::decode(&[]), Err(RecordError::Length(0)));
+        Ok(self)
     }
 }

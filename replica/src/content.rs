@@ -1,5 +1,7 @@
 //! From a checked frame to the content of a disk: open, decode, apply.
 
+use std::sync::Arc;
+
 use blocks::Geometry;
 use storage::StorageError;
 use wire::{CheckedFrame, Codec, Content, OpenError, Opener, frame::DATA_LEN_MAX};
@@ -9,7 +11,7 @@ use crate::{base::Base, error::FailureClass};
 /// What every frame of a disk is taken in with.
 #[derive(Debug)]
 pub(crate) struct FrameTaker {
-    pub(crate) opener: Opener,
+    pub(crate) opener: Arc<Opener>,
     pub(crate) geometry: Geometry,
     pub(crate) base: Base,
 }
@@ -61,6 +63,12 @@ impl ContentError {
     }
 }
 
+impl std::fmt::Debug for Scratch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Scratch(..)")
+    }
+}
+
 impl Scratch {
     pub(crate) fn new() -> Self {
         Self { coded: Vec::new(), plain: Vec::new(), zstd: zstd::bulk::Decompressor::default() }
@@ -83,8 +91,7 @@ impl FrameTaker {
         if !self.holds(frame) {
             return Err(ContentError::PastEnd);
         }
-        self.opener.open_into(frame, &mut scratch.coded)?;
-        let data = decode(frame, scratch)?;
+        let data = open_and_decode(&self.opener, frame, scratch)?;
         match treatment {
             Treatment::Apply => self.apply(frame, data),
             Treatment::Check => Ok(()),
@@ -106,6 +113,16 @@ impl FrameTaker {
         }
         Ok(())
     }
+}
+
+/// The authentic data of a frame.
+pub(crate) fn open_and_decode<'a>(
+    opener: &Opener,
+    frame: &CheckedFrame,
+    scratch: &'a mut Scratch,
+) -> Result<&'a [u8], ContentError> {
+    opener.open_into(frame, &mut scratch.coded)?;
+    decode(frame, scratch)
 }
 
 /// The data of a frame whose payload was opened into `scratch.coded`.

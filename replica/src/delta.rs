@@ -1,7 +1,7 @@
 //! A delta: the frames of one epoch as they were received, with an index, in an immutable file.
 //!
 //! ```text
-//! content frames | end frame | index: one entry a content frame | trailer
+//! content frames | end frame | index of frames and extents | point, if it makes one | trailer
 //! ```
 //!
 //! [`PartWriter`] writes one under its name in `incoming/`; it becomes a delta by being renamed.
@@ -9,12 +9,13 @@
 //! checked as it is read. Checksums cover every byte, so it is verified without the key.
 
 mod format;
+mod index;
 mod reader;
 mod writer;
 
 pub(crate) use format::DeltaName;
 pub use reader::DeltaError;
-pub(crate) use reader::DeltaFile;
+pub(crate) use reader::{DeltaFile, FrameNumber};
 use wire::{EpochLink, FrameHeader};
 pub(crate) use writer::PartWriter;
 
@@ -25,3 +26,6 @@ pub(crate) fn link_of(header: &FrameHeader) -> EpochLink {
 
 /// Content frames of one epoch at most; bounds the memory that an index takes.
 pub const FRAMES_PER_EPOCH_MAX: u64 = 1 << 22;
+
+/// Extents of one epoch at most, for the same reason: 512 MiB, and 128 GiB of scattered blocks.
+pub const EXTENTS_PER_EPOCH_MAX: u64 = 1 << 25;

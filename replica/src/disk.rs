@@ -8,9 +8,9 @@
 //! - `folding` is held by whoever reads the base as a whole or folds into it, so that nobody reads
 //!   half a fold. It is taken before `books`.
 //!
-//! Invariant: `folded <= last_durable`, and `pending` are exactly the epochs between them that
-//! left a delta. After a failure that leaves unknown what is durable, every change is refused
-//! until the disk is opened again.
+//! Invariant: `folded <= last_durable`, and `pending` are the deltas that lead from the one to the
+//! other, each following the one before. After a failure that leaves unknown what is durable, every
+//! change is refused until the disk is opened again.
 
 use std::{
     collections::VecDeque,
@@ -18,27 +18,31 @@ use std::{
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
 
-use blocks::{DiskId, Epoch, EpochKind, Generation, Geometry};
+use blocks::{ByteLen, DiskId, Epoch, EpochKind, Generation, Geometry, PointRecord};
 use storage::{Operation, Storage, StorageError};
 use wire::EpochLink;
 
 use crate::{
-    Completeness, DiskState, Incoming,
+    Completeness, DiskPoint, DiskState, History, Incoming,
     catalog::{Catalog, CatalogError, Record},
     claim::Claim,
     content::FrameTaker,
-    delta::DeltaName,
+    delta::{DeltaFile, DeltaName},
     error::FailureClass,
     fold::FoldError,
     layout::DiskPaths,
+    points::{DiskPoints, Registry},
+    scrub::Damage,
     workers::Workers,
 };
 
-/// An open disk. Clones are the same disk; it is released when the last of them and of its
-/// [`Incoming`] is gone.
+/// A disk that its source has open. Clones are the same disk; it is released when the last of them
+/// and of its [`Incoming`] is gone.
 #[derive(Clone, Debug)]
 pub struct Disk {
     pub(crate) shared: Arc<DiskShared>,
+    /// The right of the source, which nobody else has meanwhile.
+    pub(crate) source: Arc<Claim>,
 }
 
 #[derive(Debug)]
@@ -47,12 +51,14 @@ pub(crate) struct DiskShared {
     pub(crate) identity: (DiskId, Generation),
     pub(crate) storage: Arc<dyn Storage>,
     pub(crate) workers: Arc<Workers>,
+    pub(crate) registry: Registry,
     pub(crate) paths: DiskPaths,
     pub(crate) taker: Arc<FrameTaker>,
     pub(crate) books: Mutex<Books>,
     /// Told when a seed has been applied or given up.
     pub(crate) seed_turn: Condvar,
     pub(crate) folding: Mutex<()>,
+    pub(crate) damage: Mutex<Damage>,
     /// Kept for its drop: the disk can be opened again afterwards.
     pub(crate) _claim: Claim,
 }
@@ -62,12 +68,23 @@ pub(crate) struct DiskShared {
 pub(crate) struct Books {
     pub(crate) catalog: Catalog,
     /// Deltas that are not in the base yet, oldest first.
-    pub(crate) pending: VecDeque<Epoch>,
+    pub(crate) pending: VecDeque<Pending>,
     /// Epochs that are being received.
     pub(crate) receiving: Vec<EpochLink>,
     /// The seed that is being written to the base.
     pub(crate) seeding: Option<Epoch>,
     pub(crate) health: Health,
+}
+
+/// A delta that is not in the base yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Pending {
+    pub(crate) link: EpochLink,
+    /// Whether nothing is outstanding once it is applied.
+    pub(crate) completes: bool,
+    /// What the disk holds once it is applied, if that is a point.
+    pub(crate) point: Option<PointRecord>,
+    pub(crate) len: ByteLen,
 }
 
 /// Whether what the books say is known to be so.
@@ -97,8 +114,8 @@ pub enum BeginError {
     /// It is being received already.
     #[error("epoch {0} is being received already")]
     Twice(Epoch),
-    /// A seed writes over the base, and the base holds a point.
-    #[error("a seed would overwrite the point that the replica holds")]
+    /// A seed writes over the base, and the replica holds a point.
+    #[error("a seed would overwrite a point that the replica holds")]
     SeedOverPoint,
     /// Another epoch must be applied or committed before this seed may write to the base. See
     /// [`Disk::wait_for_seed_turn`].
@@ -155,7 +172,12 @@ impl Disk {
         self.shared.taker.base.path()
     }
 
-    /// How many deltas wait to be folded.
+    /// What there is of the disk's past, for others than its source.
+    pub fn history(&self) -> History {
+        History { shared: Arc::clone(&self.shared) }
+    }
+
+    /// How many deltas are not in the base.
     pub fn pending_folds(&self) -> usize {
         self.shared.books().pending.len()
     }
@@ -171,7 +193,7 @@ impl Disk {
             books.check_new(link)?;
             let (disk, generation) = self.shared.identity;
             let name = DeltaName { disk, generation, link };
-            let incoming = Incoming::journal(&self.shared, name)?;
+            let incoming = Incoming::journal(self, name)?;
             books.receiving.push(link);
             return Ok(incoming);
         }
@@ -180,7 +202,9 @@ impl Disk {
         self.shared.fold_all(&folding)?;
         let mut books = self.shared.books();
         books.check_new(link)?;
-        if books.catalog.record().state.completeness == Completeness::Follows {
+        let follows = books.catalog.record().state.completeness == Completeness::Follows;
+        // What could not be folded leads to a point that somebody needs.
+        if follows || !books.pending.is_empty() || books.catalog.record().base_point.is_some() {
             return Err(BeginError::SeedOverPoint);
         }
         let journaled = books.receiving.iter().find(|other| other.kind != EpochKind::Seed);
@@ -189,7 +213,7 @@ impl Disk {
         }
         books.seeding = Some(link.epoch);
         books.receiving.push(link);
-        Ok(Incoming::straight(&self.shared, link))
+        Ok(Incoming::straight(self, link))
     }
 
     /// Waits until no seed is being written to the base. Another thread may begin one right after.
@@ -219,10 +243,31 @@ impl DiskShared {
         }
     }
 
+    /// Tells the store what the disk holds now.
+    pub(crate) fn publish(&self, books: &Books) {
+        let held = DiskPoints {
+            machine: books.catalog.record().machine,
+            points: books.points(),
+            bytes: ByteLen(books.pending.iter().map(|delta| delta.len.0).sum()),
+        };
+        self.registry.publish(self.identity.0, held);
+    }
+
     /// Notes an error of the storage: after a failed sync nothing is believed any more.
     pub(crate) fn note_failure(&self, error: &StorageError) {
         if error.operation == Operation::Sync {
             self.books().health = Health::Unknown;
+        }
+    }
+}
+
+impl Pending {
+    pub(crate) fn of(delta: &DeltaFile) -> Self {
+        Self {
+            link: delta.name().link,
+            completes: delta.completes(),
+            point: delta.point().copied(),
+            len: delta.len(),
         }
     }
 }
@@ -235,6 +280,19 @@ impl Books {
     /// Durably replaces the record of the catalogue.
     pub(crate) fn flip(&mut self, record: Record) -> Result<(), CatalogError> {
         self.catalog.replace(record).inspect_err(|_| self.health = Health::Unknown)
+    }
+
+    /// The points of the disk, in rising epochs. Who looks at them the store knows.
+    pub(crate) fn points(&self) -> Vec<DiskPoint> {
+        let record = self.catalog.record();
+        let point = |epoch, record: Option<PointRecord>, bytes| {
+            let marks = &self.catalog.record().marks;
+            let (status, pinned) = (marks.status(epoch), marks.is_pinned(epoch));
+            Some(DiskPoint { epoch, record: record?, status, pinned, viewed: false, bytes })
+        };
+        let base = point(record.folded, record.base_point, ByteLen(0));
+        let deltas = self.pending.iter().map(|d| point(d.link.epoch, d.point, d.len));
+        base.into_iter().chain(deltas.flatten()).collect()
     }
 
     fn check_new(&self, link: EpochLink) -> Result<(), BeginError> {

@@ -1,17 +1,24 @@
 //! Hashes of compare blocks: what a source compares its own content with.
 //!
-//! A source leaves out a block whose hash is equal. So what is hashed must be durable, must be in
-//! the base, and must not be about to change: everything pending is folded first, and unsynced
-//! remains of a seed that was given up are synced.
+//! A source leaves out a block whose hash is equal. So what is hashed must be durable and must not
+//! be about to change: it is read from the deltas that are not in the base yet, and from the base
+//! below them, of which unsynced remains of a seed that was given up are synced first.
 
-use blocks::{ByteLen, Epoch};
+use blocks::{ByteLen, Epoch, SECTOR_SIZE, Sector};
 use storage::StorageError;
 use wire::{COMPARE_BLOCK, message::HASH_COUNT_MAX};
 
-use crate::{Disk, MustReopenError, error::FailureClass, fold::FoldError};
+use crate::{
+    Disk, MustReopenError, ReadError,
+    disk::DiskShared,
+    error::FailureClass,
+    view::{LayerError, Layers},
+};
 
 const BLOCK_LEN: usize = 64 * 1024;
 const BLOCKS_PER_READ: usize = 16;
+/// Decoded frames that are kept while blocks are hashed.
+const CACHE_BYTES: usize = 16 << 20;
 
 const _: () = assert!(BLOCK_LEN as u64 == COMPARE_BLOCK.0);
 
@@ -45,10 +52,13 @@ pub enum HashError {
     /// A seed is being written to the base.
     #[error("epoch {0} is being written to the base")]
     Seeding(Epoch),
-    /// What is pending can't be folded.
+    /// A delta can't be read.
     #[error(transparent)]
-    Fold(#[from] FoldError),
-    /// The base can't be read or synced.
+    Layer(#[from] LayerError),
+    /// The content can't be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// The base can't be synced.
     #[error(transparent)]
     Storage(#[from] StorageError),
     /// See there.
@@ -61,7 +71,8 @@ impl HashError {
     pub fn class(&self) -> FailureClass {
         match self {
             Self::Range { .. } | Self::Seeding(_) => FailureClass::Refused,
-            Self::Fold(error) => error.class(),
+            Self::Layer(error) => error.class(),
+            Self::Read(error) => error.class(),
             Self::Storage(error) => FailureClass::of_storage(error),
             Self::MustReopen(_) => FailureClass::StoreFailed,
         }
@@ -70,7 +81,7 @@ impl HashError {
 
 impl Disk {
     /// The hashes of `count` compare blocks from block `first`, of the newest durable content. The
-    /// last block of a disk may be short and is hashed as it is. Folds what is pending.
+    /// last block of a disk may be short and is hashed as it is.
     ///
     /// The hashes hold for the epoch they name. A source that has a later epoch under way must not
     /// leave out blocks by them.
@@ -82,35 +93,39 @@ impl Disk {
             return Err(HashError::Range { first, count, limit, blocks });
         };
         // Held to the end, so that no fold changes the base below the reads.
-        let folding = self.shared.lock_folding();
-        self.shared.fold_all(&folding)?;
+        let _folding = self.shared.lock_folding();
         let as_of = {
             let books = self.shared.books();
             books.check_health()?;
             if let Some(epoch) = books.seeding {
                 return Err(HashError::Seeding(epoch));
             }
-            books.catalog.record().folded
+            books.catalog.record().state.last_durable
         };
-        let base = &self.shared.taker.base;
-        base.sync_if_needed().inspect_err(|error| self.shared.note_failure(error))?;
+        let shared = self.shared.as_ref();
+        shared.taker.base.sync_if_needed().inspect_err(|error| shared.note_failure(error))?;
         let bytes =
             ByteLen(first * COMPARE_BLOCK.0)..ByteLen(disk_len.0.min(end * COMPARE_BLOCK.0));
-        Ok(BlockHashes { as_of, hashes: self.hash_range(bytes)? })
+        let layers = shared.layers_at(as_of, CACHE_BYTES)?;
+        Ok(BlockHashes { as_of, hashes: hash_range(shared, &layers, bytes)? })
     }
+}
 
-    fn hash_range(&self, bytes: std::ops::Range<ByteLen>) -> Result<Vec<BlockHash>, StorageError> {
-        let mut buffer = vec![0; BLOCK_LEN * BLOCKS_PER_READ];
-        let mut hashes = Vec::new();
-        let mut at = bytes.start.0;
-        while at < bytes.end.0 {
-            let left = usize::try_from(bytes.end.0 - at).unwrap_or(usize::MAX);
-            let len = left.min(buffer.len());
-            let part = &mut buffer[..len];
-            self.shared.taker.base.read(at, part)?;
-            hashes.extend(part.chunks(BLOCK_LEN).map(|block| *blake3::hash(block).as_bytes()));
-            at += len as u64;
-        }
-        Ok(hashes)
+fn hash_range(
+    disk: &DiskShared,
+    layers: &Layers,
+    bytes: std::ops::Range<ByteLen>,
+) -> Result<Vec<BlockHash>, ReadError> {
+    let mut buffer = vec![0; BLOCK_LEN * BLOCKS_PER_READ];
+    let mut hashes = Vec::new();
+    let mut at = bytes.start.0;
+    while at < bytes.end.0 {
+        let left = usize::try_from(bytes.end.0 - at).unwrap_or(usize::MAX);
+        let len = left.min(buffer.len());
+        let part = &mut buffer[..len];
+        disk.read_newest(layers, Sector(at / SECTOR_SIZE), part)?;
+        hashes.extend(part.chunks(BLOCK_LEN).map(|block| *blake3::hash(block).as_bytes()));
+        at += len as u64;
     }
+    Ok(hashes)
 }

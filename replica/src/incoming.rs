@@ -11,18 +11,18 @@
 use std::sync::Arc;
 
 use blocks::{DiskId, Epoch, EpochKind, Generation};
-use storage::StorageError;
-use wire::{
-    CheckedFrame, EpochChain, EpochEnd, EpochLink, EpochSummary, OpenError, frame::ChainError,
-};
+use storage::{Failure, StorageError};
+use wire::{CheckedFrame, EpochChain, EpochEnd, EpochLink, OpenError, frame::ChainError};
 
 use crate::{
-    Completeness, DiskState, MustReopenError,
+    Completeness, Disk, DiskPoint, DiskState, MustReopenError,
     catalog::{CatalogError, Record},
+    claim::Claim,
     content::{ContentError, Treatment},
-    delta::{DeltaName, FRAMES_PER_EPOCH_MAX, PartWriter, link_of},
-    disk::DiskShared,
+    delta::{DeltaName, EXTENTS_PER_EPOCH_MAX, FRAMES_PER_EPOCH_MAX, PartWriter, link_of},
+    disk::{DiskShared, Pending},
     error::FailureClass,
+    retain::Relief,
     workers::Batch,
 };
 
@@ -30,6 +30,8 @@ use crate::{
 #[derive(Debug)]
 pub struct Incoming {
     disk: Arc<DiskShared>,
+    /// Kept for its drop: another source may come when this one is done.
+    _source: Arc<Claim>,
     link: EpochLink,
     route: Route,
     batch: Arc<Batch>,
@@ -55,10 +57,12 @@ enum Outcome {
 }
 
 /// An epoch that is durable: it may be acknowledged.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Durable {
     /// The state of the disk with it; `last_durable` is the epoch.
     pub state: DiskState,
+    /// Points that were dropped to make room for it, oldest first.
+    pub dropped: Vec<DiskPoint>,
 }
 
 /// An epoch that can't be received or committed. It is given up; the replica is as it was.
@@ -80,6 +84,9 @@ pub enum IncomingError {
     /// There are more frames than an epoch may have.
     #[error("an epoch of more than {FRAMES_PER_EPOCH_MAX} frames")]
     TooManyFrames,
+    /// There are more extents than an epoch may have.
+    #[error("an epoch of more than {EXTENTS_PER_EPOCH_MAX} extents")]
+    TooManyExtents,
     /// A frame can't be opened, decoded or applied.
     #[error(transparent)]
     Content(#[from] ContentError),
@@ -100,6 +107,23 @@ pub enum IncomingError {
     /// A delta that says of itself that something is missing.
     #[error("a delta that is not complete")]
     IncompleteDelta,
+    /// A point, of which something is missing.
+    #[error("a point that is not complete")]
+    PointOfNothing,
+    /// History takes as much as it may, and what may be dropped was not enough.
+    #[error("history takes all the room it may; {} points were dropped for more", dropped.len())]
+    Quota {
+        /// What was dropped all the same, oldest first.
+        dropped: Vec<DiskPoint>,
+    },
+    /// The file system is full. It may not be when the epoch comes again.
+    #[error("{source}; {} points were dropped to make room", dropped.len())]
+    Full {
+        /// What found no room.
+        source: StorageError,
+        /// What was dropped, oldest first.
+        dropped: Vec<DiskPoint>,
+    },
     /// The storage failed.
     #[error(transparent)]
     Storage(#[from] StorageError),
@@ -121,11 +145,14 @@ impl IncomingError {
             Self::Foreign { .. }
             | Self::Chain(_)
             | Self::TooManyFrames
+            | Self::TooManyExtents
             | Self::End(_)
             | Self::OutOfOrder { .. }
             | Self::DeltaWithoutPoint
             | Self::IncompleteDelta
+            | Self::PointOfNothing
             | Self::FailedEarlier => FailureClass::Refused,
+            Self::Quota { .. } | Self::Full { .. } => FailureClass::StoreFull,
             Self::Content(error) => error.class(),
             Self::Storage(error) => FailureClass::of_storage(error),
             Self::Catalog(error) => error.class(),
@@ -135,19 +162,29 @@ impl IncomingError {
 }
 
 impl Incoming {
-    pub(crate) fn straight(disk: &Arc<DiskShared>, link: EpochLink) -> Self {
+    pub(crate) fn straight(disk: &Disk, link: EpochLink) -> Self {
         Self::new(disk, link, Route::Straight, Treatment::Apply)
     }
 
-    pub(crate) fn journal(disk: &Arc<DiskShared>, name: DeltaName) -> Result<Self, StorageError> {
-        let writer = PartWriter::create(disk.storage.as_ref(), &disk.paths, name)?;
+    pub(crate) fn journal(disk: &Disk, name: DeltaName) -> Result<Self, StorageError> {
+        let shared = &disk.shared;
+        let path = shared.paths.part(name.link.epoch);
+        let writer = PartWriter::create(shared.storage.as_ref(), path, name)?;
         Ok(Self::new(disk, name.link, Route::Journal(writer), Treatment::Check))
     }
 
-    fn new(disk: &Arc<DiskShared>, link: EpochLink, route: Route, treatment: Treatment) -> Self {
-        let batch = Batch::new(treatment);
-        let (disk, outcome) = (Arc::clone(disk), Outcome::Open);
-        Self { disk, link, route, batch, chain: None, frames: 0, end: None, outcome }
+    fn new(disk: &Disk, link: EpochLink, route: Route, treatment: Treatment) -> Self {
+        Self {
+            disk: Arc::clone(&disk.shared),
+            _source: Arc::clone(&disk.source),
+            link,
+            route,
+            batch: Batch::new(treatment),
+            chain: None,
+            frames: 0,
+            end: None,
+            outcome: Outcome::Open,
+        }
     }
 
     /// Which epoch it is.
@@ -193,6 +230,9 @@ impl Incoming {
             self.batch.wait()?;
         }
         if let Route::Journal(writer) = &mut self.route {
+            if !writer.has_room(&frame) {
+                return Err(IncomingError::TooManyExtents);
+            }
             writer.append(&frame)?;
         }
         if frame.header().is_end() {
@@ -214,76 +254,104 @@ impl Incoming {
 
     fn make_durable(&mut self) -> Result<Durable, IncomingError> {
         self.batch.wait()?;
-        let summary = self.verify_end()?;
-        match &mut self.route {
+        let end = self.verify_end()?;
+        let len = match &mut self.route {
             Route::Straight => {
                 // Everything is written; the next seed may begin while this one is synced.
                 self.disk.end_seed(self.link.epoch);
                 self.disk.taker.base.sync()?;
+                None
             }
-            Route::Journal(writer) => writer.finish(summary)?,
+            Route::Journal(writer) => Some(writer.finish(&end)?),
+        };
+        let Relief { dropped, is_enough } = match len {
+            Some(len) => self.disk.make_room_in_quota(len),
+            None => Relief { is_enough: true, ..Relief::default() },
+        };
+        if !is_enough {
+            return Err(IncomingError::Quota { dropped });
         }
         // Synced first and in the books second, so that a long sync holds nobody up; whether the
         // epoch is in order can only be said with the books in hand.
         let mut books = self.disk.books();
-        let record = self.check_order(books.catalog.record(), &summary)?;
+        let record = self.check_order(books.catalog.record(), &end)?;
         books.check_health()?;
         if let Route::Journal(writer) = &self.route {
             writer.publish(self.disk.storage.as_ref(), &self.disk.paths)?;
         }
         let state = record.state;
         books.flip(record)?;
-        if let Route::Journal(_) = self.route {
-            books.pending.push_back(self.link.epoch);
+        if let Some(len) = len {
+            let EpochEnd { summary, point } = end;
+            let delta = Pending { link: self.link, completes: summary.completes, point, len };
+            books.pending.push_back(delta);
         }
-        Ok(Durable { state })
+        self.disk.publish(&books);
+        Ok(Durable { state, dropped })
     }
 
     /// The authentic end of the epoch, if all that it counts has come.
-    fn verify_end(&self) -> Result<EpochSummary, IncomingError> {
+    fn verify_end(&self) -> Result<EpochEnd, IncomingError> {
         let (Some(chain), Some(end)) = (&self.chain, &self.end) else {
             return Err(ChainError::NoEnd.into());
         };
-        let EpochEnd { summary, .. } =
-            self.disk.taker.opener.open_end(end).map_err(IncomingError::End)?;
-        chain.verify(&summary)?;
-        Ok(summary)
+        let end = self.disk.taker.opener.open_end(end).map_err(IncomingError::End)?;
+        chain.verify(&end.summary)?;
+        Ok(end)
     }
 
     /// The catalogue's record with this epoch, if it is the next one.
-    fn check_order(
-        &self,
-        record: &Record,
-        summary: &EpochSummary,
-    ) -> Result<Record, IncomingError> {
+    fn check_order(&self, record: &Record, end: &EpochEnd) -> Result<Record, IncomingError> {
         let EpochLink { kind, epoch, follows } = self.link;
         let DiskState { last_durable, completeness } = record.state;
+        let completes = end.summary.completes;
         if follows != last_durable {
             return Err(IncomingError::OutOfOrder { follows, last_durable });
         }
         if kind == EpochKind::Delta && completeness != Completeness::Follows {
             return Err(IncomingError::DeltaWithoutPoint);
         }
-        if kind == EpochKind::Delta && !summary.completes {
+        if kind == EpochKind::Delta && !completes {
             return Err(IncomingError::IncompleteDelta);
         }
-        let completeness =
-            if summary.completes { Completeness::Follows } else { Completeness::Partial };
-        let folded = if kind == EpochKind::Seed { epoch } else { record.folded };
+        if end.point.is_some() && !completes {
+            return Err(IncomingError::PointOfNothing);
+        }
+        let completeness = if completes { Completeness::Follows } else { Completeness::Partial };
         let state = DiskState { last_durable: epoch, completeness };
-        Ok(Record { state, folded, ..record.clone() })
+        let (folded, base_point) = match kind {
+            EpochKind::Seed => (epoch, end.point),
+            EpochKind::Compare | EpochKind::Delta => (record.folded, record.base_point),
+        };
+        Ok(Record { state, folded, base_point, ..record.clone() })
     }
 
-    /// Remembers that the epoch failed, and whether the store can still be believed.
+    /// Remembers that the epoch failed, and whether the store can still be believed. If there was
+    /// no room, makes some, so that the epoch fits when it comes again.
     fn note<T>(&mut self, result: Result<T, IncomingError>) -> Result<T, IncomingError> {
-        result.inspect_err(|error| {
+        result.map_err(|error| {
             self.outcome = Outcome::Failed;
             if let IncomingError::Storage(error)
-            | IncomingError::Content(ContentError::Storage(error)) = error
+            | IncomingError::Content(ContentError::Storage(error)) = &error
             {
                 self.disk.note_failure(error);
             }
+            match error {
+                IncomingError::Storage(error) if error.failure() == Failure::Full => {
+                    self.give_way(error)
+                }
+                error => error,
+            }
         })
+    }
+
+    /// Gives the epoch's own room back, and as much again.
+    fn give_way(&self, source: StorageError) -> IncomingError {
+        let Route::Journal(writer) = &self.route else { return source.into() };
+        let received = writer.written();
+        writer.give_up(self.disk.storage.as_ref());
+        let Relief { dropped, .. } = self.disk.free(received);
+        IncomingError::Full { source, dropped }
     }
 }
 
@@ -291,9 +359,8 @@ impl Drop for Incoming {
     fn drop(&mut self) {
         self.batch.cancel();
         self.disk.end_seed(self.link.epoch);
-        if let (Route::Journal(_), false) = (&self.route, self.outcome == Outcome::Committed) {
-            // What can't be removed now is removed when the disk is opened next.
-            let _ = self.disk.storage.remove(&self.disk.paths.part(self.link.epoch));
+        if let (Route::Journal(writer), false) = (&self.route, self.outcome == Outcome::Committed) {
+            writer.give_up(self.disk.storage.as_ref());
         }
         self.disk.books().receiving.retain(|link| link.epoch != self.link.epoch);
     }

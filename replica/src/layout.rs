@@ -4,6 +4,7 @@ use blocks::{DiskId, Epoch};
 use storage::StorePath;
 
 const PART_SUFFIX: &str = ".part";
+const MERGING_SUFFIX: &str = ".merging";
 const DELTA_SUFFIX: &str = ".delta";
 const KEY_SUFFIX: &str = ".key";
 
@@ -67,6 +68,11 @@ impl DiskPaths {
 
     pub(crate) fn part(&self, epoch: Epoch) -> StorePath {
         self.incoming().join(&format!("{epoch}{PART_SUFFIX}"))
+    }
+
+    /// A merged delta that is being made.
+    pub(crate) fn merging(&self, epoch: Epoch) -> StorePath {
+        self.incoming().join(&format!("{epoch}{MERGING_SUFFIX}"))
     }
 
     pub(crate) fn delta(&self, epoch: Epoch) -> StorePath {

@@ -22,30 +22,43 @@ mod disk;
 mod error;
 mod fold;
 mod hashes;
+mod history;
 mod incoming;
 mod key_store;
 mod layout;
+mod leases;
 mod opening;
+mod points;
+mod retain;
+mod scrub;
 mod store;
+mod view;
 mod workers;
 
 #[cfg(test)]
 mod tests;
 
 pub use base::BaseError;
-pub use catalog::{BaseKind, CatalogError, Completeness, DiskState, NAME_LEN_MAX, RecordError};
+pub use catalog::{
+    BaseKind, CatalogError, Completeness, DiskState, NAME_LEN_MAX, PINS_MAX, RecordError,
+};
 pub use content::ContentError;
-pub use delta::{DeltaError, FRAMES_PER_EPOCH_MAX};
+pub use delta::{DeltaError, EXTENTS_PER_EPOCH_MAX, FRAMES_PER_EPOCH_MAX};
 pub use device_record::DeviceRecordError;
 pub use disk::{BeginError, Disk, MustReopenError};
 pub use error::FailureClass;
 pub use fold::FoldError;
 pub use hashes::{BlockHash, BlockHashes, HashError};
+pub use history::{ChangeError, History};
 pub use incoming::{Durable, Incoming, IncomingError};
 pub use key_store::KeyError;
 pub use opening::RecoverError;
+pub use points::{DiskPoint, MachinePoint, PointStatus};
+pub use retain::{RetainError, Step};
+pub use scrub::{CursorError, Damaged, DamagedPart, ScrubCursor, Scrubbed};
 pub use store::{
-    AtRest, AttachError, DiskListing, DiskSpec, DiskSummary, ForgetError, InitError, InspectError,
-    OpenDiskError, OpenStoreError, Store, Usage, VerifyReport,
+    AtRest, AttachError, DiskListing, DiskSpec, DiskSummary, ForgetError, HistoryError, InitError,
+    InspectError, OpenDiskError, OpenStoreError, Store, Usage, VerifyReport,
 };
+pub use view::{Allocated, Allocation, LayerError, LayerFault, ReadError, View, ViewError};
 pub use workers::Parallelism;

@@ -1,10 +1,10 @@
 //! Opening a disk that exists, after whatever happened to it.
 //!
 //! In this order: the catalogue (durable again by being opened), the key, the base (durable, and
-//! read from the medium), the remains of epochs that never became durable, and the deltas between
-//! base and catalogue, which must form an unbroken chain. What is left is folded by the caller.
+//! read from the medium), the remains of epochs that never became durable, and the deltas, of which
+//! an unbroken chain must lead from the base to the catalogue.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex};
 
 use blocks::{DiskId, Epoch};
@@ -17,11 +17,11 @@ use crate::{
     claim::Claim,
     content::FrameTaker,
     delta::{DeltaError, DeltaFile},
-    disk::{Books, DiskShared, Health},
+    disk::{Books, DiskShared, Health, Pending},
     error::FailureClass,
-    fold::FoldError,
     key_store::{self, KeyError},
     layout::{DiskPaths, epoch_of_delta},
+    points::Registry,
     workers::Workers,
 };
 
@@ -49,18 +49,15 @@ pub enum RecoverError {
         source: DeltaError,
     },
     /// The deltas don't lead from the base to the newest durable epoch.
-    #[error("the deltas lead from epoch {folded} to {reached}, but {last_durable} was durable")]
+    #[error("the deltas to epoch {last_durable} begin at {reached}, but the base is at {folded}")]
     BrokenChain {
         /// What is in the base.
         folded: Epoch,
-        /// How far they lead.
+        /// How far back they lead: there is no delta of this epoch.
         reached: Epoch,
-        /// Where they had to lead.
+        /// The newest durable epoch.
         last_durable: Epoch,
     },
-    /// What was pending can't be folded.
-    #[error(transparent)]
-    Fold(#[from] FoldError),
 }
 
 impl RecoverError {
@@ -72,7 +69,6 @@ impl RecoverError {
             | Self::Base(BaseError::Storage(error)) => FailureClass::of_storage(error),
             Self::Catalog(error) => error.class(),
             Self::Delta { source, .. } => source.class(),
-            Self::Fold(error) => error.class(),
             Self::Base(BaseError::Device(_)) => FailureClass::StoreFailed,
             Self::Key(KeyError::Damaged(_)) | Self::Base(_) | Self::BrokenChain { .. } => {
                 FailureClass::Corrupt
@@ -85,6 +81,7 @@ impl RecoverError {
 pub(crate) fn open_existing(
     storage: &Arc<dyn Storage>,
     workers: &Arc<Workers>,
+    registry: &Registry,
     disk: DiskId,
     claim: Claim,
 ) -> Result<DiskShared, RecoverError> {
@@ -92,7 +89,7 @@ pub(crate) fn open_existing(
     let storage = Arc::clone(storage);
     let catalog = Catalog::open(storage.as_ref(), &paths, disk)?;
     let record = catalog.record();
-    let opener = Opener::new(&key_store::load(storage.as_ref(), disk)?);
+    let opener = Arc::new(Opener::new(&key_store::load(storage.as_ref(), disk)?));
     let base = Base::open(storage.as_ref(), &paths, record)?;
     drop_parts(storage.as_ref(), &paths)?;
     let pending = pending_deltas(storage.as_ref(), &paths, record)?;
@@ -100,17 +97,21 @@ pub(crate) fn open_existing(
     let taker = Arc::new(FrameTaker { opener, geometry: record.geometry, base });
     let books =
         Books { catalog, pending, receiving: Vec::new(), seeding: None, health: Health::Good };
-    Ok(DiskShared {
+    let shared = DiskShared {
         identity,
         storage,
         workers: Arc::clone(workers),
+        registry: registry.clone(),
         paths,
         taker,
         books: Mutex::new(books),
         seed_turn: Condvar::new(),
         folding: Mutex::new(()),
+        damage: Mutex::default(),
         _claim: claim,
-    })
+    };
+    shared.publish(&shared.books());
+    Ok(shared)
 }
 
 /// Removes what was received of epochs that never became durable.
@@ -121,40 +122,42 @@ fn drop_parts(storage: &dyn Storage, paths: &DiskPaths) -> Result<(), StorageErr
     Ok(())
 }
 
-/// The deltas between base and catalogue, oldest first. Removes those that are in the base
-/// already, and those of which the flip never became durable.
+/// The deltas that lead from base to catalogue, oldest first. Removes all others: those that are in
+/// the base already, those of which the flip never became durable, and those that a merge has
+/// replaced.
 fn pending_deltas(
     storage: &dyn Storage,
     paths: &DiskPaths,
     record: &Record,
-) -> Result<VecDeque<Epoch>, RecoverError> {
+) -> Result<VecDeque<Pending>, RecoverError> {
     let names = storage.list(&paths.deltas())?;
-    let mut epochs: Vec<Epoch> = names.iter().filter_map(|name| epoch_of_delta(name)).collect();
-    epochs.sort_unstable();
+    let mut unused: BTreeSet<Epoch> =
+        names.iter().filter_map(|name| epoch_of_delta(name)).collect();
     let (folded, last_durable) = (record.folded, record.state.last_durable);
-    let mut reached = folded;
+    let mut reached = last_durable;
     let mut pending = VecDeque::new();
-    for epoch in epochs {
-        if epoch <= folded || epoch > last_durable {
-            storage.remove(&paths.delta(epoch))?;
-            continue;
-        }
-        let in_delta = |source| RecoverError::Delta { epoch, source };
-        let delta = DeltaFile::open(storage, &paths.delta(epoch)).map_err(in_delta)?;
+    // From the newest back: a delta knows which one it follows. A merged one follows that of the
+    // oldest which went into it, and so passes over those.
+    while reached > folded && unused.remove(&reached) {
+        let in_delta = |source| RecoverError::Delta { epoch: reached, source };
+        let delta = DeltaFile::open(storage, &paths.delta(reached)).map_err(in_delta)?;
         let name = delta.name();
-        if (name.disk, name.generation, name.link.epoch) != (record.disk, record.generation, epoch)
-        {
+        let holds = (name.disk, name.generation, name.link.epoch);
+        if holds != (record.disk, record.generation, reached) || name.link.follows >= reached {
             return Err(in_delta(DeltaError::Foreign));
         }
-        if name.link.follows != reached {
-            return Err(RecoverError::BrokenChain { folded, reached, last_durable });
-        }
-        reached = epoch;
-        pending.push_back(epoch);
+        pending.push_front(Pending::of(&delta));
+        reached = name.link.follows;
     }
-    if reached == last_durable {
-        Ok(pending)
-    } else {
-        Err(RecoverError::BrokenChain { folded, reached, last_durable })
+    if reached != folded {
+        return Err(RecoverError::BrokenChain { folded, reached, last_durable });
     }
+    if !unused.is_empty() {
+        // First, lest the name of a merged delta were lost and the removal of its parts were not.
+        storage.sync_dir(&paths.deltas())?;
+    }
+    for epoch in unused {
+        storage.remove(&paths.delta(epoch))?;
+    }
+    Ok(pending)
 }

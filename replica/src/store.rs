@@ -1,20 +1,23 @@
 //! The store: a directory of replicas, opened by one process at a time.
 //!
-//! Owns the order in which a disk comes to be and goes. A disk exists from the moment its
+//! A disk is open once, for its source and for whoever looks at its history together; it is closed
+//! when the last of them is gone. Owns the order in which a disk comes to be and goes. A disk exists from the moment its
 //! catalogue is durable, and is gone from the moment that has another name; everything else of it
 //! is made before the first and removed after the second.
 
 mod forget;
+mod history;
 mod listing;
 mod open_disk;
 mod verify;
 
 use std::{
+    collections::HashMap,
     fs::DirBuilder,
     io,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, Weak},
 };
 
 use blocks::DiskId;
@@ -23,6 +26,7 @@ use storage::{
 };
 
 pub use forget::ForgetError;
+pub use history::HistoryError;
 pub use listing::{DiskListing, DiskSummary, InspectError, Usage};
 pub use open_disk::{AttachError, DiskSpec, OpenDiskError};
 pub use verify::{AtRest, VerifyReport};
@@ -34,6 +38,7 @@ use crate::{
     error::FailureClass,
     layout::{self, DiskPaths, disk_of_name},
     opening::{RecoverError, open_existing},
+    points::Registry,
     workers::Workers,
 };
 
@@ -45,7 +50,12 @@ const VERSION_LEN_MAX: usize = 256;
 pub struct Store {
     storage: Arc<dyn Storage>,
     workers: Arc<Workers>,
+    /// Of the disks that are open, being opened, made or removed.
     claims: Claims,
+    /// Of the disks that a source has open.
+    sources: Claims,
+    open: Mutex<HashMap<DiskId, Weak<DiskShared>>>,
+    registry: Registry,
     damaged: Vec<(DiskId, RecoverError)>,
 }
 
@@ -158,7 +168,15 @@ impl Store {
     ) -> Result<Self, OpenStoreError> {
         check_version(storage.as_ref())?;
         let workers = Arc::new(Workers::start(parallelism).map_err(OpenStoreError::Workers)?);
-        let mut store = Self { storage, workers, claims: Claims::default(), damaged: Vec::new() };
+        let mut store = Self {
+            storage,
+            workers,
+            claims: Claims::default(),
+            sources: Claims::default(),
+            open: Mutex::default(),
+            registry: Registry::default(),
+            damaged: Vec::new(),
+        };
         store.remove_remains()?;
         for disk in disks_of(store.storage.as_ref())? {
             if let Err(error) = store.recover(disk) {
@@ -175,15 +193,12 @@ impl Store {
 
     fn recover(&self, disk: DiskId) -> Result<(), RecoverError> {
         let claim = self.claims.claim(disk);
-        self.open_recovered(disk, claim.expect("nobody has a disk of a store being opened"))?;
+        self.open_claimed(disk, claim.expect("nobody has a disk of a store being opened"))?;
         Ok(())
     }
 
-    /// Opens a disk that exists and folds what is pending.
-    fn open_recovered(&self, disk: DiskId, claim: Claim) -> Result<DiskShared, RecoverError> {
-        let shared = open_existing(&self.storage, &self.workers, disk, claim)?;
-        shared.fold_all(&shared.lock_folding())?;
-        Ok(shared)
+    fn open_claimed(&self, disk: DiskId, claim: Claim) -> Result<DiskShared, RecoverError> {
+        open_existing(&self.storage, &self.workers, &self.registry, disk, claim)
     }
 }
 

@@ -3,9 +3,16 @@
 mod compare;
 mod crash;
 mod damage;
+mod exhaustive;
 mod faults;
 mod golden;
+mod history;
 mod life;
+mod merging;
 mod random;
+mod room;
 mod scenario;
+mod scrub;
 mod source;
+
+pub(crate) use source::point;

@@ -23,7 +23,8 @@ use blocks::{
 use crossbeam_channel::bounded;
 use nix::sys::resource::{UsageWho, getrusage};
 use shipper::{
-    Compression, DiskSource, Engine, EngineConfig, Job, LevelRange, ShipOutput, ShipReport, Stage,
+    Compression, Content, DiskSource, Engine, EngineConfig, Job, LevelRange, ShipOutput,
+    ShipReport, Stage,
 };
 use wire::{DataKey, Sealer};
 
@@ -94,7 +95,16 @@ fn ship(engine: &Engine, path: &Path, size: usize) -> ShipReport {
     let key = DataKey::generate().expect("random bytes");
     let sealer = Arc::new(Sealer::new(&key, DISK, Generation([2; 16])).expect("random bytes"));
     let (sink, frames) = bounded(16);
-    let job = Job { disk, sealed, follows: Epoch(0), sealer, replica_hashes: None, sink };
+    let job = Job {
+        disk,
+        sealed,
+        content: Content::Disk,
+        point: None,
+        follows: Epoch(0),
+        sealer,
+        replica_hashes: None,
+        sink,
+    };
     engine.ship(job).expect("a shipment");
     for output in frames {
         match output {

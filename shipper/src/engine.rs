@@ -200,6 +200,7 @@ impl Engine {
             sink: job.sink,
             stop,
             completes: sealed.completes(),
+            point: job.point,
             begun,
         });
         let source = match (&*sealed, job.replica_hashes) {
@@ -213,7 +214,7 @@ impl Engine {
             _ => Source::Plan(plan),
         };
         self.follow("pinnace-frames", move || collector.run())?;
-        let line = Line::new(job.disk, Producer::new(route, events), source);
+        let line = Line::new(job.disk, Producer::new(route, events), source, job.content);
         self.command(Command::Ship(line)).map_err(|Gone| ShipRefused::Stopped)?;
         Ok(shipment)
     }
@@ -252,7 +253,7 @@ impl Engine {
     }
 
     fn start_worker(&mut self, filled: &Receiver<Filled>) -> Result<(), StartError> {
-        let packer = Packer::new(BUFFER_BYTES).map_err(StartError::Resources)?;
+        let packer = Packer::new().map_err(StartError::Resources)?;
         let worker = Worker { shared: Arc::clone(&self.shared), filled: filled.clone(), packer };
         let thread = spawn("pinnace-worker", move || worker.run());
         self.threads.push(thread.map_err(StartError::Resources)?);

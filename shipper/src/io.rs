@@ -4,6 +4,7 @@
 //! - [`worker`]: several, from a filled buffer to a sealed frame.
 //! - [`collector`]: one for each shipment, hands frames to the receiver in order.
 //! - [`hashes`]: one for each comparison, asks for the replica's hashes ahead of the reader.
+//! - [`window`]: reads cuts, on a thread of its caller's.
 //!
 //! Data moves one way, reader to worker to collector. What comes back are buffers and permits,
 //! each by being dropped, so that no error or cancellation can lose one.
@@ -13,8 +14,10 @@ pub(crate) mod flow;
 pub(crate) mod hashes;
 pub(crate) mod parcel;
 pub(crate) mod pool;
+pub(crate) mod priority;
 pub(crate) mod processor;
 pub(crate) mod reader;
 pub(crate) mod ring;
 pub(crate) mod wake;
+pub(crate) mod window;
 pub(crate) mod worker;

@@ -2,7 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use blocks::{Epoch, EpochKind, Extent, SealedEpoch};
+use blocks::{Epoch, EpochKind, Extent, PointRecord, SealedEpoch};
 use bytes::Bytes;
 use crossbeam_channel::Sender;
 use wire::{Class, SealError, Sealer};
@@ -10,6 +10,7 @@ use wire::{Class, SealError, Sealer};
 use crate::{
     compare::{HashSource, HashSourceError},
     disk::DiskHandle,
+    image::DiskImage,
     progress::{Progress, ProgressSnapshot},
 };
 
@@ -19,6 +20,10 @@ pub struct Job {
     pub disk: DiskHandle,
     /// What to ship of it, and as what kind.
     pub sealed: SealedEpoch,
+    /// Where its content is.
+    pub content: Content,
+    /// The recovery point that the epoch makes, if it makes one.
+    pub point: Option<PointRecord>,
     /// The epoch it is built on: the replica's newest when this one is applied.
     pub follows: Epoch,
     /// Makes the frames.
@@ -28,6 +33,15 @@ pub struct Job {
     pub replica_hashes: Option<HashSource>,
     /// Takes the frames. The shipment waits while it is full; dropping its receiver cancels.
     pub sink: Sender<ShipOutput>,
+}
+
+/// Where the content of an epoch is.
+#[derive(Clone, Debug)]
+pub enum Content {
+    /// On the disk, as it is when it is read.
+    Disk,
+    /// In memory, where it was read at one instant. It must hold every chunk of the epoch.
+    Image(DiskImage),
 }
 
 /// What a shipment yields: frames in order, then `Done` or `Failed`, after which nothing comes.
@@ -101,6 +115,9 @@ pub enum ShipError {
     /// The disk is shorter than its geometry says.
     #[error("the disk ends before sector {}, shorter than it was", .0.start.0 + .0.sectors)]
     DiskTooShort(Extent),
+    /// The image lacks a chunk of the epoch.
+    #[error("the image does not hold sector {}", .0.start.0)]
+    NotInImage(Extent),
     /// The replica's hashes could not be had.
     #[error("the replica's hashes could not be had")]
     Hashes(#[source] HashSourceError),
@@ -130,7 +147,10 @@ impl ShipError {
             Self::Read { .. } | Self::Hashes(_) | Self::Seal(_) | Self::Stopped => {
                 Class::Recoverable
             }
-            Self::DiskTooShort(_) | Self::HashCount { .. } | Self::DiskRemoved => Class::Permanent,
+            Self::DiskTooShort(_)
+            | Self::NotInImage(_)
+            | Self::HashCount { .. }
+            | Self::DiskRemoved => Class::Permanent,
         }
     }
 }

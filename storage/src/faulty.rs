@@ -87,6 +87,16 @@ impl FaultyStorage {
         state.power_off_at = Some(state.operations + more);
     }
 
+    /// What a file holds as the program sees it; nothing if there is none. No operation, so that
+    /// whoever checks a store changes nothing about when faults come.
+    pub fn content(&self, path: &StorePath) -> Option<Vec<u8>> {
+        let mut state = self.lock();
+        match state.image.lookup(path.as_str())? {
+            Node::File(inode) => Some(state.image.inode(inode).seen().to_vec()),
+            Node::Dir => None,
+        }
+    }
+
     /// How many changes are unflushed: the number of fates [`Self::after_crash`] asks for.
     pub fn unflushed(&self) -> usize {
         self.lock().image.unflushed()

@@ -22,7 +22,10 @@ mod slots;
 pub use durable::{create_dirs, publish, read_whole, write_whole};
 pub use error::{Failure, Operation, StorageError};
 pub use faulty::FaultyStorage;
-pub use io::{BlockDevice, BlockDeviceError, FileStorage, LockError};
+pub use io::{
+    BlockDevice, BlockDeviceError, FileStorage, LockError, flush_filesystem, freeze_filesystem,
+    thaw_filesystem,
+};
 pub use path::{StorePath, StorePathError};
 pub use seam::{OpenMode, Space, Storage, StorageFile};
 pub use slots::{SLOT_PAYLOAD_MAX, SlotError, SlotFile, SlotTag};

@@ -8,7 +8,7 @@
 //! - A name (created, renamed, removed) is durable after [`Storage::sync_dir`] of its directory,
 //!   and each name changes as a whole. Syncing a file does not make its name durable.
 
-use std::{fmt, io, sync::Arc};
+use std::{fmt, io, ops::Range, sync::Arc};
 
 use blocks::ByteLen;
 
@@ -82,8 +82,20 @@ pub trait StorageFile: fmt::Debug + Send + Sync {
     /// Writes all of `bytes`. After an error any part of them may have been written.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), StorageError>;
 
+    /// Asks that a range be written to the medium soon, so that a sync finds less to do. A hint:
+    /// nothing is durable by it, and whether it failed the sync will tell.
+    fn start_writing(&self, _offset: u64, _len: u64) {}
+
     /// Makes a range within the file read as zeroes, giving its room back where that can be done.
     fn zero_range(&self, offset: u64, len: u64) -> Result<(), StorageError>;
+
+    /// The first range at or after `offset` that may hold anything but zeroes; nothing if the rest
+    /// of the file is a hole. A range that begins before `offset` is cut there. Who can't tell says
+    /// that everything may.
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, StorageError> {
+        let end = self.len()?.0;
+        Ok((offset < end).then_some(offset..end))
+    }
 
     /// Cuts the file, or extends it with zeroes that take no room.
     fn set_len(&self, len: ByteLen) -> Result<(), StorageError>;

@@ -20,6 +20,7 @@
 
 use std::sync::Arc;
 
+use blocks::Mutant;
 use zerocopy::{
     FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
     little_endian::{U32, U64},
@@ -147,7 +148,9 @@ impl SlotFile {
         let slot = encode(self.tag, next, record)?;
         self.state = State::Failed;
         self.file.write_at(slot_offset(next), &slot)?;
-        self.file.sync_data()?;
+        if !Mutant::FlipNotSynced.is_on() {
+            self.file.sync_data()?;
+        }
         self.state = State::Written { sequence: next };
         Ok(())
     }

@@ -7,25 +7,34 @@
 //! ```
 //!
 //! Invariants:
-//! - a chunk leaves `active ∪ in flight` only by the acknowledgement of an epoch that held it;
+//! - a chunk leaves `active ∪ in flight ∪ suspect` only by the acknowledgement of an epoch that
+//!   held it;
 //! - `acked < epochs in flight < next_epoch`, rising from front to back;
-//! - the coverage of the active set is a gap until everything it must visit has been sealed.
+//! - the coverage of the active set is a gap until everything it must visit has been sealed, and
+//!   that of the disk until all of that is acknowledged and nothing is suspect.
 //!
-//! A gap makes every chunk active and starts a *pass*: segments are taken in disk order so that a
-//! busy region can't starve the rest, and once the pass has met the end of the disk the remainder
-//! is taken whole, which closes the gap. Epochs in flight at once never share a chunk: only the
-//! segments of a pass overlap in time, and each lies behind the one before.
+//! A gap is worked off by a *pass*: segments are taken in disk order so that a busy region can't
+//! starve the rest, and once the pass has met the end of the disk the remainder is taken whole,
+//! which closes the gap. Epochs in flight at once never share a chunk: only the segments of a pass
+//! overlap in time, and each lies behind the one before.
+//!
+//! A gap makes *suspect* what nothing has still to read: every chunk that is not active. What is
+//! active will be read later than the gap was found, so nothing written before can be missing from
+//! it. The suspects are compared in a pass of their own, which begins once the pass under way, if
+//! one is, has met the end and is acknowledged: a gap found meanwhile costs a comparison, and never
+//! the way that was come already.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use blocks::{
-    Bitmap, ByteLen, ChunkIndex, Coverage, Epoch, GapReason, Geometry, Mark, MonotonicNs,
+    Bitmap, ByteLen, ChunkIndex, Coverage, Epoch, GapReason, Geometry, Mark, MonotonicNs, Mutant,
     SealedEpoch,
 };
 
 use crate::start::Start;
 
+mod cut;
 #[cfg(test)]
 mod tests;
 
@@ -62,12 +71,20 @@ pub struct DiskTracker {
     coverage: Coverage,
     /// Where the pass of an open gap goes on; `None` once it has met the end of the disk.
     cursor: Option<ChunkIndex>,
+    suspects: Option<Suspects>,
     in_flight: VecDeque<Flight>,
     next_epoch: Epoch,
     acked: Epoch,
     last_harvest: MonotonicNs,
     oldest_dirty: Option<MonotonicNs>,
     sweep_due: bool,
+}
+
+/// What the newest gap makes suspect, until a comparison of it begins.
+#[derive(Debug)]
+struct Suspects {
+    chunks: Bitmap,
+    reason: GapReason,
 }
 
 #[derive(Debug)]
@@ -92,7 +109,7 @@ pub enum Replica {
 /// What an administrator is shown of one disk's tracking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrackerStatus {
-    /// Marked and not yet sealed.
+    /// Marked or suspect, and not yet sealed.
     pub active: ByteLen,
     /// Sealed and not yet acknowledged.
     pub in_flight: ByteLen,
@@ -108,6 +125,9 @@ impl DiskTracker {
     /// A tracker of a disk of this geometry, with what `start` found.
     pub fn new(geometry: Geometry, start: Start, now: MonotonicNs) -> Self {
         let (active, coverage, acked) = match start {
+            Start::Gap(GapReason::UncleanStop) if Mutant::UncleanStopIgnored.is_on() => {
+                (Bitmap::new(geometry.chunks()), Coverage::Complete, Epoch::NONE)
+            }
             Start::Gap(reason) => {
                 (Bitmap::full(geometry.chunks()), Coverage::Gap(reason), Epoch::NONE)
             }
@@ -120,6 +140,7 @@ impl DiskTracker {
             active,
             coverage,
             cursor,
+            suspects: None,
             in_flight: VecDeque::new(),
             next_epoch: acked.next(),
             acked,
@@ -132,8 +153,9 @@ impl DiskTracker {
     /// Takes records of the ring. They make the dirty set and its age visible between harvests;
     /// correctness never rests on them.
     pub fn handle_events(&mut self, marks: &[Mark]) {
-        // A mark from before the last harvest is in that harvest: its bit was set before the
-        // record's time was taken. Counting it again would ship its chunks twice.
+        // A mark from before the last harvest is in that harvest, or its bit was set a tick after
+        // its time at most, and then the next harvest has it. Counting it again would ship its
+        // chunks twice.
         let fresh = self.last_harvest;
         for mark in marks.iter().filter(|mark| mark.at >= fresh) {
             self.active.insert_range(self.geometry.chunks_of(mark.extent));
@@ -158,22 +180,23 @@ impl DiskTracker {
             let since = self.last_harvest;
             self.note_dirty(if since == MonotonicNs(0) { harvest.started } else { since });
         }
-        self.active.union_with(&harvest.chunks);
+        if !Mutant::RingOverflowIgnored.is_on() {
+            self.active.union_with(&harvest.chunks);
+        }
         self.last_harvest = self.last_harvest.max(harvest.started);
         self.sweep_due = false;
     }
 
-    /// Writes may be missing from what was tracked: only a comparison of the whole disk helps.
+    /// Writes may be missing from what was tracked: what was read before is suspect, and only a
+    /// comparison helps. A pass that is under way goes on, and the comparison follows it.
     ///
-    /// The caller must make the gap survive its own death (fill the pending bits) first.
+    /// The caller must make the gap survive its own death first: fill the pending bits, and log
+    /// [`Self::coverage_to_log`] after.
     pub fn handle_gap(&mut self, reason: GapReason, now: MonotonicNs) {
-        // A disk that was never replicated stays so: the seed visits every chunk anyway, and it
-        // starts over here.
-        if self.coverage != Coverage::Gap(GapReason::NeverReplicated) {
-            self.coverage = Coverage::Gap(reason);
-        }
-        self.active = Bitmap::full(self.geometry.chunks());
-        self.cursor = Some(ChunkIndex(0));
+        let mut chunks = Bitmap::full(self.geometry.chunks());
+        chunks.subtract(&self.active);
+        // Those of an earlier gap are either suspect still or, active by now, read later than both.
+        self.suspects = Some(Suspects { chunks, reason });
         self.note_dirty(now);
     }
 
@@ -184,16 +207,23 @@ impl DiskTracker {
     /// sealed unless [`Self::may_overlap`].
     pub fn seal_epoch(&mut self, harvest: &Harvest, policy: SealPolicy) -> Option<SealedEpoch> {
         self.handle_harvest(harvest);
-        let must_wait = !self.in_flight.is_empty() && !self.may_overlap();
-        if must_wait || (self.active.is_empty() && self.coverage == Coverage::Complete) {
+        if !self.in_flight.is_empty() && !self.may_overlap() {
             return None;
         }
-        if self.coverage == Coverage::Complete && self.beyond_threshold(policy) {
+        if !self.in_pass() && self.beyond_threshold(policy) {
             self.handle_gap(GapReason::DirtyThreshold, harvest.started);
+        }
+        self.turn_to_suspects();
+        // An empty epoch is of use only to end a pass, and one that leaves suspects ends nothing.
+        let ends_nothing = self.coverage == Coverage::Complete || self.suspects.is_some();
+        if self.active.is_empty() && ends_nothing {
+            return None;
         }
         let coverage = self.coverage;
         let chunks = self.take_due(policy);
-        let completes = self.active.is_empty();
+        let all_taken =
+            self.active.is_empty() || (Mutant::PassEndsEarly.is_on() && self.cursor.is_none());
+        let completes = all_taken && self.suspects.is_none();
         if completes {
             self.coverage = Coverage::Complete;
             self.cursor = None;
@@ -211,9 +241,13 @@ impl DiskTracker {
         let mut released = Bitmap::new(self.geometry.chunks());
         while let Some(flight) = self.in_flight.pop_front_if(|flight| flight.epoch <= epoch) {
             released.union_with(&flight.chunks);
-            self.acked = flight.epoch;
         }
+        // An epoch may have been aborted with a later one that failed, and be durable after all.
+        // Its chunks are dirty again, but the next epoch must build on it.
+        self.acked = self.acked.max(epoch);
+        self.next_epoch = self.next_epoch.max(epoch.next());
         released.subtract(&self.active);
+        self.suspects.iter().for_each(|suspects| released.subtract(&suspects.chunks));
         self.in_flight.iter().for_each(|flight| released.subtract(&flight.chunks));
         released
     }
@@ -222,7 +256,9 @@ impl DiskTracker {
     /// in flight was to close is open again.
     pub fn handle_abort(&mut self) {
         while let Some(flight) = self.in_flight.pop_back() {
-            self.active.union_with(&flight.chunks);
+            if !Mutant::AbortForgets.is_on() {
+                self.active.union_with(&flight.chunks);
+            }
             if flight.coverage != Coverage::Complete {
                 self.coverage = flight.coverage;
                 let first = flight.chunks.runs().next().map(|run| run.start);
@@ -240,8 +276,8 @@ impl DiskTracker {
     pub fn handle_resume(&mut self, durable: Epoch, replica: Replica, now: MonotonicNs) -> Bitmap {
         let released = self.handle_ack(durable);
         self.handle_abort();
-        match (self.coverage, replica) {
-            (_, Replica::Empty) => self.reopen_gap(GapReason::NeverReplicated, durable, now),
+        match (self.coverage(), replica) {
+            (_, Replica::Empty) => self.seed_from_the_start(durable, now),
             (Coverage::Complete, Replica::Partial) => {
                 self.handle_gap(GapReason::ReplicaBehind, now);
             }
@@ -260,30 +296,47 @@ impl DiskTracker {
     }
 
     /// Starts an initial synchronisation over, unless one has only just begun.
-    fn reopen_gap(&mut self, reason: GapReason, durable: Epoch, now: MonotonicNs) {
-        if self.coverage != Coverage::Gap(reason) || durable < self.acked {
-            self.coverage = Coverage::Gap(reason);
-            self.handle_gap(reason, now);
+    fn seed_from_the_start(&mut self, durable: Epoch, now: MonotonicNs) {
+        let seeding = Coverage::Gap(GapReason::NeverReplicated);
+        if self.coverage != seeding || durable < self.acked {
+            self.coverage = seeding;
+            self.active = Bitmap::full(self.geometry.chunks());
+            self.cursor = Some(ChunkIndex(0));
+            // All of it is read anew.
+            self.suspects = None;
+            self.note_dirty(now);
         }
     }
 
     /// The chunks that no acknowledged epoch holds: what a log must carry over a stop.
     pub fn outstanding(&self) -> Bitmap {
-        let mut all = self.active.clone();
+        let mut all = self.unsealed();
         self.in_flight.iter().for_each(|flight| all.union_with(&flight.chunks));
         all
     }
 
     /// What is known about everything outstanding: a gap stays one until the epoch that closes it
-    /// is acknowledged.
+    /// is acknowledged. Of several, the one that is being worked off.
     pub fn coverage(&self) -> Coverage {
         let open = |flight: &&Flight| flight.coverage != Coverage::Complete;
-        self.in_flight.iter().find(open).map_or(self.coverage, |flight| flight.coverage)
+        let worked_off =
+            self.in_flight.iter().find(open).map_or(self.coverage, |flight| flight.coverage);
+        match (worked_off, &self.suspects) {
+            (Coverage::Complete, Some(suspects)) => Coverage::Gap(suspects.reason),
+            _ => worked_off,
+        }
+    }
+
+    /// The coverage that a log must carry over a crash of the agent. It is that of the suspects,
+    /// if there are any: the next agent knows only which chunks are pending, and compares them all.
+    pub fn coverage_to_log(&self) -> Coverage {
+        let suspects = self.suspects.as_ref();
+        suspects.map_or_else(|| self.coverage(), |suspects| Coverage::Gap(suspects.reason))
     }
 
     /// Whether a gap is being worked off: there is always a next epoch to seal.
     pub fn in_pass(&self) -> bool {
-        self.coverage != Coverage::Complete
+        self.coverage != Coverage::Complete || self.suspects.is_some()
     }
 
     /// Whether an epoch may be sealed although others are in flight: a segment of a pass shares no
@@ -320,11 +373,31 @@ impl DiskTracker {
         let oldest =
             flights.clone().filter_map(|flight| flight.oldest_dirty).chain(self.oldest_dirty);
         TrackerStatus {
-            active: bytes(self.active.count()),
+            active: bytes(self.unsealed().count()),
             in_flight: bytes(flights.map(|flight| flight.chunks.count()).sum()),
             coverage: self.coverage(),
             acked: self.acked,
             lag: oldest.min().map_or(Duration::ZERO, |at| now.since(at)),
+        }
+    }
+
+    fn unsealed(&self) -> Bitmap {
+        let mut unsealed = self.active.clone();
+        self.suspects.iter().for_each(|suspects| unsealed.union_with(&suspects.chunks));
+        unsealed
+    }
+
+    /// Begins to compare the suspects, if there are any and all that came before is acknowledged.
+    /// What is still active goes with them, so that a busy disk can't put them off.
+    fn turn_to_suspects(&mut self) {
+        let met_the_end = self.cursor.is_none_or(|cursor| self.active.first_from(cursor).is_none());
+        if !self.in_flight.is_empty() || !met_the_end {
+            return;
+        }
+        if let Some(Suspects { chunks, reason }) = self.suspects.take() {
+            self.active.union_with(&chunks);
+            self.coverage = Coverage::Gap(reason);
+            self.cursor = Some(ChunkIndex(0));
         }
     }
 

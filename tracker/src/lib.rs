@@ -6,10 +6,13 @@
 //! programs counted with the kernel's own statistics. [`start`] decides what a starting agent may
 //! rely on. [`hrl`] is the file that carries the dirty set over a clean stop.
 
+mod confirm;
 mod crosscheck;
+pub mod cut;
 mod disk;
 pub mod hrl;
 pub mod start;
 
+pub use confirm::{Confirmation, Proof, Sample};
 pub use crosscheck::{CrossCheck, Reading, Verdict};
 pub use disk::{DiskTracker, Harvest, Replica, SealPolicy, TrackerStatus};

@@ -27,6 +27,8 @@ const TWO_LOOKS: Duration = Duration::from_millis(1200);
 pub struct SiteSpec {
     /// Lines added to the agent's configuration.
     pub agent_settings: String,
+    /// Variables of the agent's environment.
+    pub agent_variables: Vec<(String, String)>,
     /// Where the target's store is; in the rig unless given.
     pub store: Option<PathBuf>,
 }
@@ -79,14 +81,14 @@ impl Site {
             spec.agent_settings
         );
         fs::write(&agent_config, text)?;
-        let role = |name: &str, config: &Path| DaemonSpec {
+        let role = |name: &str, config: &Path, variables| DaemonSpec {
             name: name.into(),
             program: program.clone(),
             arguments: [name, "run", "--config", &config.to_string_lossy()].map(Into::into).into(),
-            variables: Vec::new(),
+            variables,
         };
         checked(&program, &target_config, &["target", "init"])?;
-        let target = Daemon::start(rig, role("target", &target_config))?;
+        let target = Daemon::start(rig, role("target", &target_config, Vec::new()))?;
         let token = wait_until("the target", PATIENCE, || {
             Ok(checked(&program, &target_config, &["token", "create"]).ok())
         })
@@ -94,7 +96,7 @@ impl Site {
         let address = relay.address().to_string();
         let enroll = ["agent", "enroll", &address, "--token", token.trim()];
         checked(&program, &agent_config, &enroll)?;
-        let agent = Daemon::start(rig, role("agent", &agent_config))?;
+        let agent = Daemon::start(rig, role("agent", &agent_config, spec.agent_variables.clone()))?;
         let site =
             Self { agent, target, relay, program, dir, store, agent_config, target_config, pins };
         wait_until("the agent", PATIENCE, || Ok(site.status().ok()))

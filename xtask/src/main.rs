@@ -10,7 +10,9 @@ mod command;
 mod demo;
 mod machine;
 mod packages;
+mod reliability;
 mod setup;
+mod sim;
 mod test;
 mod totals;
 
@@ -37,6 +39,14 @@ enum Task {
     Check,
     /// Measure, against other tools where there are any.
     Bench(bench::Wanted),
+    /// Make recovery points under load, and judge every one.
+    Reliability(reliability::Wanted),
+    /// Simulate the whole pipeline, many seeds.
+    Sim(sim::Seeds),
+    /// Make deliberate mistakes in the product, and show that the simulation notices each.
+    Mutants(sim::Mutants),
+    /// Simulate new seeds until the time is over.
+    Nightly(sim::Night),
     /// What continuous integration runs: checks, the demo, all tests.
     Ci(Consent),
 }
@@ -56,6 +66,10 @@ fn main() -> ExitCode {
         Task::Test(consent) => test::run(consent),
         Task::Check => check::run(),
         Task::Bench(wanted) => bench::run(&wanted),
+        Task::Reliability(wanted) => reliability::run(&wanted),
+        Task::Sim(wanted) => sim::run(&wanted),
+        Task::Mutants(wanted) => sim::mutants(&wanted),
+        Task::Nightly(wanted) => sim::nightly(&wanted),
         Task::Ci(consent) => ci::run(consent),
     };
     match done {

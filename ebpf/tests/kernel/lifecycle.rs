@@ -62,7 +62,7 @@ fn a_disk_is_removed_whole_and_its_slot_starts_anew() -> Result<()> {
     let mut tracking = bench.load()?;
     assert_eq!(tracking.programs()?.len(), 5, "programs for bios are not attached yet");
     let disk = track(&mut tracking, &one)?;
-    assert_eq!(tracking.programs()?.len(), 11);
+    assert_eq!(tracking.programs()?.len(), 10);
     let again = tracking.add_disk(&spec_of(&one, 2)?);
     assert!(matches!(again, Err(AddDiskError::AlreadyTracked(slot)) if slot == disk.slot()));
 

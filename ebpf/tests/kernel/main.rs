@@ -10,6 +10,7 @@ mod completeness;
 mod conflicts;
 mod cost;
 mod discovery;
+mod in_flight;
 mod lifecycle;
 mod marks;
 mod taints;

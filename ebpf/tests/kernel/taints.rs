@@ -41,7 +41,11 @@ fn a_range_past_the_end_is_marked_up_to_the_end() -> Result<()> {
 fn an_in_flight_table_without_room_taints_and_marks_what_it_can() -> Result<()> {
     let Some(bench) = Bench::start()? else { return Ok(()) };
     let zram = ZramDisk::create(&bench.rig, ByteLen(32 * MIB))?;
-    let mut tracking = bench.load_with(LoadOptions { in_flight: 1, ..LoadOptions::default() })?;
+    let mut tracking = bench.load_with(LoadOptions {
+        in_flight_buckets: 1,
+        spilled: 1,
+        ..LoadOptions::default()
+    })?;
     let disk = track(&mut tracking, &zram)?;
     let before = Image::read(zram.path())?;
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use blocks::{CutTime, PointRecord};
 use serde::{Deserialize, Serialize};
 
 /// A request to the agent.
@@ -9,19 +10,35 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Request {
     Status,
-    Protect { path: PathBuf, only_check: bool },
-    Unprotect { disk: String },
-    Pause { disk: Option<String> },
-    Resume { disk: Option<String> },
+    Protect {
+        path: PathBuf,
+        only_check: bool,
+    },
+    Unprotect {
+        disk: String,
+    },
+    Pause {
+        disk: Option<String>,
+    },
+    Resume {
+        disk: Option<String>,
+    },
+    /// Make a recovery point now; the answer comes when it is durable.
+    CreatePoint {
+        app_consistent: bool,
+    },
 }
 
 /// The agent's answer; which one depends on the request.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 pub(crate) enum Response {
     Status(Status),
     /// What was done, in words.
     Done(String),
+    /// The point that was made.
+    Point(PointMade),
 }
 
 /// The agent as a whole.
@@ -35,6 +52,7 @@ pub(crate) struct Status {
     pub(crate) problems: Vec<String>,
     /// Resident memory of the agent, in bytes.
     pub(crate) memory_bytes: u64,
+    pub(crate) points: PointsStatus,
 }
 
 /// The connection to the target.
@@ -94,6 +112,82 @@ pub(crate) struct DiskStatus {
     pub(crate) sent: SentBytes,
     pub(crate) tracking: TrackingStatus,
     pub(crate) ack_latency: Option<Latency>,
+    /// The newest recovery point that the target holds of it.
+    pub(crate) last_point: Option<PointMade>,
+}
+
+/// A recovery point that is durable.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct PointMade {
+    pub(crate) id: String,
+    pub(crate) cut: Option<jiff::Timestamp>,
+    /// As `CLOCK_MONOTONIC` of this boot has it, in nanoseconds.
+    pub(crate) cut_monotonic_ns: u64,
+    pub(crate) consistency: String,
+    pub(crate) method: String,
+    pub(crate) attempts: u32,
+    pub(crate) window_seconds: f64,
+    pub(crate) freeze_seconds: f64,
+    /// Whether the counters have proven since that nothing was missed.
+    pub(crate) confirmed: bool,
+    /// The names of its disks, where they are told.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub(crate) disks: Vec<String>,
+}
+
+/// What the recovery points of this machine amounted to, since the agent started.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub(crate) struct PointsStatus {
+    pub(crate) made: u64,
+    pub(crate) refused: u64,
+    pub(crate) retracted: u64,
+    pub(crate) newest: Option<jiff::Timestamp>,
+    /// From the instant of a cut to the last look at what was written meanwhile.
+    pub(crate) window: Option<Latency>,
+    /// How long file systems stood still.
+    pub(crate) freeze: Option<Latency>,
+    pub(crate) attempts_p50: u64,
+    pub(crate) attempts_max: u64,
+    /// Why the newest point that was due was not made, if it was not.
+    pub(crate) last_refusal: Option<Refusal>,
+    pub(crate) last_retraction: Option<Refusal>,
+    /// What the hooks of the last application-consistent point printed.
+    pub(crate) hooks: Vec<String>,
+}
+
+/// Why there is no point.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct Refusal {
+    pub(crate) at: jiff::Timestamp,
+    pub(crate) reason: String,
+}
+
+impl PointMade {
+    pub(crate) fn new(record: &PointRecord, disks: Vec<String>) -> Self {
+        Self {
+            id: record.id.to_string(),
+            cut: Self::time(record.cut),
+            cut_monotonic_ns: record.cut.monotonic.0,
+            consistency: record.consistency.to_string(),
+            method: record.method.to_string(),
+            attempts: record.attempts,
+            window_seconds: record.window.as_secs_f64(),
+            freeze_seconds: record.freeze.as_secs_f64(),
+            confirmed: false,
+            disks,
+        }
+    }
+
+    /// A cut as people read it; nothing where the clock was out of all bounds.
+    pub(crate) fn time(cut: CutTime) -> Option<jiff::Timestamp> {
+        jiff::Timestamp::from_nanosecond(cut.unix_ns.into()).ok()
+    }
+}
+
+impl Refusal {
+    pub(crate) fn new(reason: &str) -> Self {
+        Self { at: jiff::Timestamp::now(), reason: reason.to_owned() }
+    }
 }
 
 /// Totals since the agent started.

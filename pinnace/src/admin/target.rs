@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use super::points::{PointRequest, PointResponse};
+
 /// A request to the target.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -23,6 +25,7 @@ pub(crate) enum Request {
         disk: String,
         device: PathBuf,
     },
+    Point(PointRequest),
 }
 
 /// The target's answer; which one depends on the request.
@@ -32,6 +35,7 @@ pub(crate) enum Response {
     Status(Status),
     Token { token: String, id: String, expires: jiff::Timestamp },
     Tokens(Vec<TokenStatus>),
+    Point(PointResponse),
     Done(String),
 }
 
@@ -43,7 +47,23 @@ pub(crate) struct Status {
     pub(crate) listen: String,
     pub(crate) used_bytes: u64,
     pub(crate) free_bytes: u64,
+    pub(crate) history: HistoryStatus,
     pub(crate) disks: Vec<ReplicaStatus>,
+}
+
+/// The recovery points of all machines, as a whole.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct HistoryStatus {
+    pub(crate) points: usize,
+    pub(crate) oldest: Option<jiff::Timestamp>,
+    pub(crate) newest: Option<jiff::Timestamp>,
+    /// What deltas take.
+    pub(crate) bytes: u64,
+    pub(crate) quota_bytes: Option<u64>,
+    /// How points are thinned out, as in the configuration.
+    pub(crate) ladder: String,
+    /// Why room is short, or what keeps the policy from being carried out.
+    pub(crate) note: Option<String>,
 }
 
 /// One replica disk.

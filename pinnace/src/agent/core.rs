@@ -14,6 +14,8 @@ use ebpf::Tracking;
 use shipper::Engine;
 use tracker::hrl::LogState;
 
+use self::points::Points;
+use super::cutter::CutDone;
 use super::disk::ProtectedDisk;
 use super::link::{LinkEvent, LinkSender};
 use super::recorded::AbsentDisk;
@@ -21,8 +23,10 @@ use super::state::AgentState;
 use crate::admin::agent::{LinkStatus, Request, Response};
 use crate::config::AgentConfig;
 
+mod confirm;
 mod cycle;
 mod gaps;
+pub(super) mod points;
 mod requests;
 mod sessions;
 
@@ -31,12 +35,17 @@ const TICK: Duration = Duration::from_millis(20);
 /// How often taints and statistics are looked at.
 const CHECK_EVERY: Duration = Duration::from_millis(500);
 
+/// How long a stop waits for a cut.
+const CUT_AT_MOST: Duration = Duration::from_secs(10);
+
 /// What the core waits for.
 pub(super) enum Event {
     /// A request on the admin socket, and where its answer goes.
     Admin(Request, Sender<Result<Response>>),
     /// Something happened on the connection to the target.
     Link(LinkEvent),
+    /// A cut has ended.
+    Cut(Box<CutDone>),
     /// Stop in order: tracking goes on in the kernel.
     Stop,
 }
@@ -56,6 +65,9 @@ pub(super) struct Core {
     pub(super) link: LinkSender,
     pub(super) link_status: LinkStatus,
     pub(super) next_check: Instant,
+    pub(super) points: Points,
+    /// Where events come from, for threads that the core starts.
+    pub(super) events: Sender<Event>,
 }
 
 impl Core {
@@ -63,14 +75,14 @@ impl Core {
     pub(in crate::agent) fn run(&mut self, events: &Receiver<Event>) -> Result<()> {
         loop {
             match events.recv_timeout(TICK) {
-                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return self.close(),
+                Ok(Event::Stop) | Err(RecvTimeoutError::Disconnected) => return self.close(events),
                 Ok(event) => self.apply(event),
                 Err(RecvTimeoutError::Timeout) => {}
             }
             // What has queued up meanwhile, before the next look at the disks.
             for event in events.try_iter().take(64) {
                 if matches!(event, Event::Stop) {
-                    return self.close();
+                    return self.close(events);
                 }
                 self.apply(event);
             }
@@ -82,6 +94,7 @@ impl Core {
         match event {
             Event::Admin(request, answer) => self.apply_request(request, &answer),
             Event::Link(event) => self.apply_link(event),
+            Event::Cut(done) => self.apply_cut(*done),
             Event::Stop => {}
         }
     }
@@ -94,6 +107,8 @@ impl Core {
             self.next_check = now + CHECK_EVERY;
             self.check_tracking();
         }
+        self.confirm_points();
+        self.drive_points(now);
         let ids: Vec<DiskId> = self.disks.keys().copied().collect();
         for id in ids {
             if let Err(error) = self.cycle(id, now) {
@@ -105,15 +120,30 @@ impl Core {
         }
     }
 
+    /// Waits for the cut under way: only it knows what it has harvested, and the log must too.
+    fn await_cut(&mut self, events: &Receiver<Event>) {
+        let deadline = Instant::now() + CUT_AT_MOST;
+        while self.points.is_cutting()
+            && let Ok(event) = events.recv_deadline(deadline)
+        {
+            if let Event::Cut(done) = event {
+                self.apply_cut(*done);
+            }
+        }
+    }
+
     /// An orderly stop: the dirty sets are logged and closed, tracking goes on in the kernel.
-    fn close(&mut self) -> Result<()> {
+    fn close(&mut self, events: &Receiver<Event>) -> Result<()> {
+        self.await_cut(events);
+        // What a cut has harvested and not given back is pending in the kernel, and in no log.
+        let state = if self.points.is_cutting() { LogState::Open } else { LogState::Closed };
         let ids: Vec<DiskId> = self.disks.keys().copied().collect();
         for id in ids {
             if let Some(disk) = self.disks.get_mut(&id) {
                 let harvest = disk.harvest();
                 disk.tracker.handle_harvest(&harvest);
             }
-            self.write_log(id, LogState::Closed)?;
+            self.write_log(id, state)?;
         }
         tracing::info!("stopped; tracking goes on in the kernel");
         Ok(())

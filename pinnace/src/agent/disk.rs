@@ -11,16 +11,20 @@ use ebpf::device::Device;
 use ebpf::{DiskClass, TrackedDisk};
 use hdrhistogram::Histogram;
 use shipper::{DiskHandle, ShipReport};
-use tracker::{CrossCheck, DiskTracker, Harvest, Reading, Verdict};
+use tracker::cut::Heat;
+use tracker::{Confirmation, CrossCheck, DiskTracker, Harvest, Reading, Sample, Verdict};
 use wire::message::OpenDisk;
 use wire::{DataKey, Sealer, Text};
 
 use super::clock::now;
+use super::points::DiskPoints;
 use super::state::DiskRecord;
 use crate::admin::agent::{Latency, Response, SentBytes};
 
 /// Says that a baseline was kept beside the disk's maps.
 const BASELINE_KEPT: u64 = 1;
+/// Says that what is outstanding at rest was kept with it.
+const REST_KEPT: u64 = 1;
 
 /// The cross-check of a disk that was tracked before: it goes on from the offset kept then, so that
 /// a loss while no agent ran is found.
@@ -28,6 +32,14 @@ pub(super) fn resumed_check(tracked: &TrackedDisk) -> CrossCheck {
     match tracked.baseline() {
         [BASELINE_KEPT, offset, _, _] => CrossCheck::resume(offset.cast_signed()),
         _ => CrossCheck::default(),
+    }
+}
+
+/// The confirmation of points of a disk that was tracked before.
+pub(super) fn resumed_confirmation(tracked: &TrackedDisk) -> Confirmation {
+    match tracked.baseline() {
+        [BASELINE_KEPT, _, REST_KEPT, rest] => Confirmation::resume(rest.cast_signed()),
+        _ => Confirmation::default(),
     }
 }
 
@@ -59,6 +71,9 @@ pub(super) struct ProtectedDisk {
     /// Ring records known to be lost.
     pub(super) ring_lost: u64,
     pub(super) sent: Sent,
+    /// What cuts have learnt of its chunks.
+    pub(super) heat: Heat,
+    pub(super) points: DiskPoints,
 }
 
 /// An initial replication or a comparison under way: what it began with, for an estimate.
@@ -223,7 +238,11 @@ impl ProtectedDisk {
             false => self.check.handle_reading(Reading { statistics, counted }),
         };
         if let Some(offset) = self.check.settled_offset() {
-            self.tracked.keep_baseline([BASELINE_KEPT, offset.cast_unsigned(), 0, 0]);
+            let (kept, rest) = match self.points.confirmation.rest() {
+                Some(rest) => (REST_KEPT, rest.cast_unsigned()),
+                None => (0, 0),
+            };
+            self.tracked.keep_baseline([BASELINE_KEPT, offset.cast_unsigned(), kept, rest]);
         }
         Ok(match verdict {
             _ if !taints.is_empty() => Some(GapReason::Tainted(taints)),
@@ -232,6 +251,28 @@ impl ProtectedDisk {
             }
             Verdict::Confirmed | Verdict::Plausible => None,
         })
+    }
+
+    /// A look at all counters, to confirm points.
+    pub(super) fn sample(&self) -> anyhow::Result<Sample> {
+        let accounting = self.device.accounting;
+        let before = self.device.statistics()?;
+        let counters = self.tracked.counters()?;
+        let after = self.device.statistics()?;
+        Ok(Sample {
+            statistics: accounting.kept(&before),
+            counted: accounting.counted(&counters),
+            outstanding: counters.outstanding(),
+            statistics_after: accounting.kept(&after),
+            in_flight: before.in_flight > 0 || after.in_flight > 0,
+        })
+    }
+
+    /// Makes everything outstanding survive this agent. Chunks that were released are outstanding
+    /// again when a gap makes them suspect.
+    pub(super) fn keep_outstanding(&self) {
+        let outstanding = self.tracker.outstanding();
+        outstanding.words().for_each(|(index, bits)| self.tracked.add_pending(index, bits));
     }
 
     /// Drops the pending bits of what is durable, then notes the epoch beside them.

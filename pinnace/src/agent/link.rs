@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use blocks::{DiskId, Epoch, EpochKind, MachineId};
+use blocks::{DiskId, Epoch, MachineId};
 use crossbeam_channel::{Receiver, Sender};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ConnectionError, Endpoint, TransportErrorCode};
@@ -18,8 +18,8 @@ use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use shipper::{BlockRange, HashSource, HashSourceError, ShipOutput, ShipReport};
 use tokio::sync::mpsc;
 use tracker::Replica;
-use wire::message::OpenDisk;
-use wire::{Class, CloseCode};
+use wire::message::{OpenDisk, RetractPoints};
+use wire::{Class, CloseCode, EpochLink};
 
 use super::state::{AgentState, MachineIdentity};
 use crate::exit::{Exit, Failure};
@@ -39,9 +39,13 @@ pub(super) enum LinkCommand {
     /// Replicate a disk.
     Open(Box<OpenDisk>),
     /// Send an epoch.
-    Ship { disk: DiskId, epoch: Epoch, kind: EpochKind, frames: Receiver<ShipOutput> },
+    Ship { disk: DiskId, epoch: EpochLink, frames: Receiver<ShipOutput> },
     /// Ask for hashes of the replica.
     Hashes { disk: DiskId, first_block: u64, count: u32, answer: Sender<Vec<[u8; 32]>> },
+    /// Points up to that of an epoch may be relied on.
+    ConfirmPoints { disk: DiskId, through: Epoch },
+    /// Points may lack writes.
+    RetractPoints(RetractPoints),
     /// Stop replicating a disk; the target keeps what it has.
     Close { disk: DiskId },
     /// Begin a new session on a new connection.
@@ -55,7 +59,7 @@ pub(super) enum LinkEvent {
     Up,
     Down { reason: String },
     Denied { reason: String },
-    Opened { disk: DiskId, durable: Epoch, replica: Replica },
+    Opened { disk: DiskId, durable: Epoch, confirmed: Epoch, replica: Replica },
     Refused { disk: DiskId, code: CloseCode, detail: String },
     Shipped { disk: DiskId, report: ShipReport },
     Durable { disk: DiskId, epoch: Epoch },

@@ -33,7 +33,7 @@ pub(super) fn on_disk(disk: &Device) -> Result<Option<PathBuf>> {
         let store = fs::read_to_string(entry?.path()).context("reading the name of a store")?;
         let store = PathBuf::from(store);
         let Ok(metadata) = fs::metadata(&store) else { continue };
-        if lies_on(metadata.dev(), disk.number, DEPTH_MAX) || holds_replica_on(&store, disk) {
+        if layers_above(metadata.dev(), disk.number).is_some() || holds_replica_on(&store, disk) {
             return Ok(Some(store));
         }
     }
@@ -100,19 +100,23 @@ impl Drop for StoreMarker {
     }
 }
 
-fn lies_on(device: u64, disk: DeviceNumber, depth: usize) -> bool {
+/// How many layers a device is above a disk: none if it is the disk itself, one for a partition of
+/// it; nothing if it does not lie on it.
+pub(super) fn layers_above(device: u64, disk: DeviceNumber) -> Option<usize> {
+    layers_within(device, disk, DEPTH_MAX)
+}
+
+fn layers_within(device: u64, disk: DeviceNumber, depth: usize) -> Option<usize> {
     let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
     let sysfs = PathBuf::from(format!("/sys/dev/block/{major}:{minor}"));
     // tmpfs and network file systems lie on no device.
-    let Ok(sysfs) = fs::canonicalize(sysfs) else { return false };
+    let sysfs = fs::canonicalize(sysfs).ok()?;
     if device == disk.dev_t() {
-        return true;
+        return Some(0);
     }
-    if depth == 0 {
-        return false;
-    }
-    let below = below(&sysfs);
-    below.into_iter().any(|device| lies_on(device, disk, depth - 1))
+    let depth = depth.checked_sub(1)?;
+    let below = below(&sysfs).into_iter();
+    below.filter_map(|device| layers_within(device, disk, depth)).max().map(|layers| layers + 1)
 }
 
 /// The devices that a device lies on.

@@ -11,14 +11,16 @@ use ebpf::device::Device;
 use ebpf::{DiskSpec, TrackedDisk, Tracking};
 use shipper::DiskSource;
 use tracker::DiskTracker;
+use tracker::cut::Heat;
 use tracker::hrl::{LogHeader, LogState};
 use tracker::start::{Pins, Record, Start, decide};
 use wire::DataKey;
 
 use super::clock::now;
 use super::core::Core;
-use super::disk::{Pass, ProtectedDisk, Sent, Session, resumed_check};
+use super::disk::{Pass, ProtectedDisk, Sent, Session, resumed_check, resumed_confirmation};
 use super::own_store;
+use super::points::DiskPoints;
 use super::state::DiskRecord;
 use crate::admin::agent::{LinkStatus, Response};
 use crate::exit::{Exit, Failure};
@@ -182,6 +184,7 @@ pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> R
     let source = DiskSource { id, path: device.path.clone(), geometry };
     let handle = core.engine.add_disk(source).context("opening the disk for reading")?;
     let check = resumed_check(&tracked);
+    let points = DiskPoints::new(resumed_confirmation(&tracked));
     let tracker = DiskTracker::new(geometry, start, now());
     tracing::info!(DISK = device.name, coverage = ?tracker.coverage(), "tracked");
     let refreshed = DiskRecord {
@@ -213,6 +216,8 @@ pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> R
         held: None,
         ring_lost: 0,
         sent: Sent::new(),
+        heat: Heat::default(),
+        points,
     };
     own_store::announce_source(id, disk.device.sequence)?;
     core.disks.insert(id, disk);

@@ -9,6 +9,7 @@ use crossbeam_channel::{Sender, bounded, unbounded};
 use ebpf::Tracking;
 use shipper::{Engine, EngineConfig, Limits};
 
+use super::core::points::Points;
 use super::core::{Core, Event};
 use super::link::{self, LinkCommand};
 use super::protect;
@@ -62,6 +63,7 @@ fn assemble(
     let (link, thread) = match identity {
         Some(identity) => {
             // The core ends after the link.
+            let events = events.clone();
             let tell = move |event| drop(events.send(Event::Link(event)));
             let (link, thread) = link::start(&state, identity, Box::new(tell))?;
             (link, Some(thread))
@@ -72,6 +74,7 @@ fn assemble(
         Some(_) => LinkStatus::Connecting { last_error: None },
         None => LinkStatus::NotEnrolled,
     };
+    let points = Points::new(&config.policy);
     let core = Core {
         config,
         state,
@@ -85,6 +88,8 @@ fn assemble(
         link,
         link_status,
         next_check: Instant::now(),
+        points,
+        events,
     };
     Ok((core, thread))
 }

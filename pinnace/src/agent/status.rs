@@ -52,6 +52,7 @@ pub(super) fn of_disk(disk: &ProtectedDisk, view: &View) -> DiskStatus {
             gaps: disk.sent.gaps,
         },
         ack_latency: disk.sent.latency(),
+        last_point: disk.points.newest(),
     }
 }
 

@@ -112,7 +112,7 @@ fn done(global: &Global, request: &Request) -> Result<()> {
             println!("{words}");
             Ok(())
         }
-        Response::Status(_) => bail!("the agent answered another question"),
+        Response::Status(_) | Response::Point(_) => bail!("the agent answered another question"),
     }
 }
 

@@ -8,7 +8,9 @@ use clap::Args;
 use super::output::{age, json, print, size, table};
 use super::{Format, Global};
 use crate::admin;
-use crate::admin::agent::{DiskState, DiskStatus, LinkStatus, Request, Response, Status};
+use crate::admin::agent::{
+    DiskState, DiskStatus, LinkStatus, PointMade, Request, Response, Status,
+};
 
 #[derive(Args, Clone, Copy)]
 pub(super) struct StatusArgs {
@@ -43,7 +45,7 @@ pub(super) fn fetch(global: &Global) -> Result<Status> {
     let socket = global.agent()?.socket;
     match admin::call(&socket, &Request::Status, global.timeout())? {
         Response::Status(status) => Ok(status),
-        Response::Done(_) => bail!("the agent answered another question"),
+        Response::Done(_) | Response::Point(_) => bail!("the agent answered another question"),
     }
 }
 
@@ -65,7 +67,8 @@ fn show(status: &Status, format: Format) {
         println!("No disk is protected: `pinnace disk list` shows what can be");
         return;
     }
-    let mut headings = vec!["DISK", "SIZE", "STATE", "RPO", "DIRTY", "RATE", "LAST DURABLE"];
+    let mut headings =
+        vec!["DISK", "SIZE", "STATE", "RPO", "DIRTY", "RATE", "LAST DURABLE", "LAST POINT"];
     if format == Format::Wide {
         headings.extend(["EPOCH", "WRITES", "SENT", "ACK p50", "ID"]);
     }
@@ -74,6 +77,12 @@ fn show(status: &Status, format: Format) {
         rows.add_row(row(disk, format));
     }
     print(&rows);
+    if let Some(refusal) = &status.points.last_refusal {
+        println!("No recovery point at {}: {}", local_time(refusal.at), refusal.reason);
+    }
+    if let Some(retraction) = &status.points.last_retraction {
+        println!("Points were retracted at {}: {}", local_time(retraction.at), retraction.reason);
+    }
     for disk in &status.disks {
         if let Some(reason) = &disk.reason {
             println!("{}: {reason}", disk.name);
@@ -98,6 +107,7 @@ fn row(disk: &DiskStatus, format: Format) -> Vec<String> {
         size(disk.dirty_bytes),
         format!("{}/s", size(disk.rate_bytes)),
         last,
+        disk.last_point.as_ref().map_or_else(|| "never".into(), point),
     ];
     if format == Format::Wide {
         row.push(disk.epoch.to_string());
@@ -107,6 +117,13 @@ fn row(disk: &DiskStatus, format: Format) -> Vec<String> {
         row.push(disk.id.clone());
     }
     row
+}
+
+/// When a point was cut, and how.
+fn point(point: &PointMade) -> String {
+    let at = point.cut.map_or_else(|| "?".into(), local_time);
+    let provisional = if point.confirmed { "" } else { ", provisional" };
+    format!("{at} ({}{provisional})", point.method)
 }
 
 fn local_time(at: jiff::Timestamp) -> String {

@@ -8,7 +8,7 @@ use clap::Subcommand;
 use super::output::{confirm, json, print, size, table};
 use super::{Format, Global};
 use crate::admin;
-use crate::admin::target::{Request, Response, Status, TokenStatus};
+use crate::admin::target::{HistoryStatus, Request, Response, Status, TokenStatus};
 use crate::config::Interval;
 
 #[derive(Subcommand)]
@@ -117,7 +117,9 @@ pub(super) fn token(global: &Global, command: &TokenCommand) -> Result<()> {
             println!("{words}");
             Ok(())
         }
-        Response::Status(_) => bail!("the target answered another question"),
+        Response::Status(_) | Response::Point(_) => {
+            bail!("the target answered another question")
+        }
     }
 }
 
@@ -137,6 +139,19 @@ fn show_tokens(format: Format, tokens: &[TokenStatus]) -> Result<()> {
     Ok(())
 }
 
+fn show_history(history: &HistoryStatus) {
+    let quota = history.quota_bytes.map_or(String::new(), |quota| format!(" of {}", size(quota)));
+    let span = match (history.oldest, history.newest) {
+        (Some(oldest), Some(newest)) => format!(" from {oldest:.0} to {newest:.0}"),
+        _ => String::new(),
+    };
+    let (points, bytes) = (history.points, size(history.bytes));
+    println!("History: {points} points{span}, {bytes}{quota}; kept: {}", history.ladder);
+    if let Some(note) = &history.note {
+        println!("{note}");
+    }
+}
+
 fn show(format: Format, status: &Status) -> Result<()> {
     if !matches!(format, Format::Table | Format::Wide) {
         return json(format, status);
@@ -149,6 +164,7 @@ fn show(format: Format, status: &Status) -> Result<()> {
         size(status.used_bytes),
         size(status.free_bytes)
     );
+    show_history(&status.history);
     let mut rows = table(&["DISK", "MACHINE", "SIZE", "STATE", "EPOCH", "CONNECTED", "REPLICA"]);
     for disk in &status.disks {
         rows.add_row([

@@ -6,7 +6,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use blocks::{ByteLen, ChunkSize};
 
-use super::{Bytes, Interval, Required, layer, load};
+use super::policy::{HooksLayer, PolicyLayer};
+use super::{Bytes, Hooks, Interval, Policy, Required, layer, load};
 
 /// Settings of the agent, checked.
 #[derive(Clone, Debug)]
@@ -33,6 +34,10 @@ pub(crate) struct AgentConfig {
     pub(crate) dirty_threshold_percent: u16,
     /// How often the log of dirty chunks is made durable while running.
     pub(crate) log_interval: Duration,
+    /// Which recovery points are made, and how.
+    pub(crate) policy: Policy,
+    /// What makes applications ready for a point.
+    pub(crate) hooks: Hooks,
 }
 
 layer!(AgentLayer {
@@ -47,6 +52,9 @@ layer!(AgentLayer {
     iops: u64,
     dirty_threshold_percent: u16,
     log_interval: Interval,
+} tables {
+    policy: PolicyLayer,
+    hooks: HooksLayer,
 });
 
 impl AgentConfig {
@@ -77,6 +85,8 @@ impl AgentConfig {
             iops: layer.iops,
             dirty_threshold_percent: layer.dirty_threshold_percent.unwrap_or(50),
             log_interval: interval(layer.log_interval, 60),
+            policy: Policy::check(&layer.policy).context("policy")?,
+            hooks: Hooks::check(layer.hooks).context("hooks")?,
         };
         ensure!(config.interval >= Duration::from_millis(100), "interval: at least 100ms");
         ensure!(config.log_interval >= Duration::from_secs(1), "log_interval: at least 1s");

@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use blocks::ByteLen;
+use control::Ladder;
+use serde::Deserialize;
 
 use super::{Bytes, Required, layer, load};
 
@@ -19,9 +21,41 @@ pub(crate) struct TargetConfig {
     pub(crate) listen: SocketAddr,
     /// A disk larger than this is refused.
     pub(crate) disk_size_max: ByteLen,
+    /// Which points are kept.
+    pub(crate) retention: RetentionConfig,
 }
 
-layer!(TargetLayer { store: PathBuf, socket: PathBuf, listen: String, disk_size_max: Bytes });
+/// The table `[retention]`.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct RetentionConfig {
+    /// How points are thinned out as they age.
+    pub(crate) ladder: Ladder,
+    /// What the deltas of all disks may take; without one, what the store's file system has.
+    pub(crate) quota: Option<ByteLen>,
+}
+
+layer!(TargetLayer { store: PathBuf, socket: PathBuf, listen: String, disk_size_max: Bytes }
+    tables { retention: RetentionLayer });
+layer!(RetentionLayer { ladder: LadderText, quota: Bytes });
+
+/// A ladder as it is written.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct LadderText(Ladder);
+
+impl TryFrom<String> for LadderText {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let ladder = text.parse().map(Self);
+        ladder.map_err(|error| {
+            format!(
+                "{text:?} is no ladder of retention: {error}; write for example \"{}\"",
+                Ladder::default()
+            )
+        })
+    }
+}
 
 impl TargetConfig {
     /// The file that is read when none is named.
@@ -44,6 +78,10 @@ impl TargetConfig {
             socket: layer.socket.unwrap_or_else(|| "/run/pinnace/target.sock".into()),
             listen,
             disk_size_max: layer.disk_size_max.map_or(ByteLen(64 << 40), |bytes| bytes.0),
+            retention: RetentionConfig {
+                ladder: layer.retention.ladder.map(|text| text.0).unwrap_or_default(),
+                quota: layer.retention.quota.map(|bytes| bytes.0),
+            },
         })
     }
 }

@@ -12,17 +12,20 @@ use std::time::Duration;
 use anyhow::Result;
 use blocks::{ByteLen, DiskId, Epoch, MachineId};
 use quinn::{Connection, RecvStream, SendStream};
-use replica::{Completeness, Disk, DiskState, Store};
+use replica::{ChangeError, Completeness, Disk, DiskState, History, Store};
 use tokio::sync::mpsc;
-use wire::message::{Features, HashRequest, OpenDisk, ReplicaState, RequestId, VersionRange};
+use wire::message::{
+    Features, HashRequest, OpenDisk, ReplicaState, RequestId, RetractPoints, VersionRange,
+};
 use wire::session::{
     ReplicaPosition, StreamEnd, StreamId, TargetAction, TargetConfig, TargetSession,
 };
 use wire::{CheckedFrame, CloseCode, FrameDecoder, FrameError, Reason};
 
 use super::assignments::Assignments;
-use super::epoch::{EpochResult, EpochWriter};
+use super::epoch::{EpochResult, EpochWriter, Helpers};
 use super::opening;
+use super::retention::Retention;
 use crate::causes::with_causes;
 
 /// What of one disk's frames may be on the way or waiting to be written.
@@ -54,6 +57,8 @@ pub(super) enum Report {
     Consumed(DiskId, Epoch, ByteLen),
     Epoch(DiskId, Epoch, EpochResult),
     Hashes(DiskId, RequestId, Result<Vec<[u8; 32]>, (CloseCode, String)>),
+    /// What is known of points was to change durably.
+    Points(DiskId, Result<(), (CloseCode, String)>),
     Stream(RecvStream),
     Closed(DiskId),
 }
@@ -65,6 +70,7 @@ pub(super) struct Holdings {
     pub(super) assignments: Assignments,
     /// A disk larger than this is refused.
     pub(super) disk_size_max: ByteLen,
+    pub(super) retention: Retention,
 }
 
 /// A connection at work.
@@ -164,7 +170,7 @@ impl Peer {
             TargetAction::BeginEpoch { disk, epoch, kind, follows } => {
                 if let Some(open) = self.disks.get(&disk) {
                     let link = wire::EpochLink { kind, epoch, follows };
-                    let writer = EpochWriter::new(open.clone(), link, self.reports.0.clone());
+                    let writer = EpochWriter::new(open.clone(), link, self.helpers());
                     self.epochs.insert((disk, epoch), writer);
                 }
             }
@@ -181,8 +187,12 @@ impl Peer {
             // Dropping the writer throws away what it has.
             TargetAction::Abort { disk, epoch } => drop(self.epochs.remove(&(disk, epoch))),
             TargetAction::Hash(request) => self.hash(request),
-            // Taken up with the store's history.
-            TargetAction::ConfirmPoints { .. } | TargetAction::RetractPoints(_) => {}
+            TargetAction::ConfirmPoints { disk, through } => {
+                self.change_points(disk, move |history| history.confirm(through));
+            }
+            TargetAction::RetractPoints(retract) => {
+                self.change_points(retract.disk, move |history| retract_points(history, retract));
+            }
             TargetAction::CloseDisk { disk, .. } => {
                 // Forgetting a replica is for whoever administers the target.
                 self.disks.remove(&disk);
@@ -240,12 +250,19 @@ impl Peer {
             Report::Hashes(disk, request, Ok(hashes)) => {
                 self.session.handle_hashes(disk, request, hashes);
             }
-            Report::Hashes(disk, _, Err((code, detail))) => {
+            // What is no longer relied on may go, and what stood in for it too.
+            Report::Points(_, Ok(())) => self.holdings.retention.look(),
+            Report::Hashes(disk, _, Err((code, detail)))
+            | Report::Points(disk, Err((code, detail))) => {
                 self.disks.remove(&disk);
                 self.session.handle_disk_refused(disk, code, &detail);
             }
             Report::Closed(disk) => self.session.handle_disk_closed(disk),
         }
+    }
+
+    fn helpers(&self) -> Helpers {
+        Helpers { reports: self.reports.0.clone(), retention: self.holdings.retention.clone() }
     }
 
     fn open_disk(&mut self, open: OpenDisk) {
@@ -267,8 +284,8 @@ impl Peer {
                     Completeness::Partial => ReplicaState::Partial,
                     Completeness::Follows => ReplicaState::Follows,
                 };
+                let confirmed = disk.history().confirmed();
                 self.disks.insert(id, disk);
-                let confirmed = Epoch::NONE;
                 let position = ReplicaPosition { last_durable, confirmed, state };
                 self.session.handle_disk_opened(id, position);
             }
@@ -292,6 +309,24 @@ impl Peer {
         });
     }
 
+    /// Changes durably what is known of a disk's points.
+    fn change_points(
+        &self,
+        id: DiskId,
+        change: impl FnOnce(&History) -> Result<(), ChangeError> + Send + 'static,
+    ) {
+        let Some(history) = self.disks.get(&id).map(Disk::history) else { return };
+        self.later(async move {
+            let changed = match tokio::task::spawn_blocking(move || change(&history)).await {
+                Ok(changed) => {
+                    changed.map_err(|error| (opening::code(error.class()), with_causes(&error)))
+                }
+                Err(error) => Err(opening::broken(&error)),
+            };
+            Report::Points(id, changed)
+        });
+    }
+
     fn read_stream(&mut self, stream: RecvStream) {
         let id = StreamId(u64::from(stream.id()));
         let (stop, stopped) = tokio::sync::oneshot::channel();
@@ -308,6 +343,16 @@ impl Peer {
             drop(reports.send(work.await).await);
         });
     }
+}
+
+/// Retracts points, and logs which.
+fn retract_points(history: &History, retract: RetractPoints) -> Result<(), ChangeError> {
+    let RetractPoints { disk, after, through, reason } = retract;
+    for point in history.retract(after.next()..=through, reason)? {
+        let (id, epoch) = (point.record.id, point.epoch.0);
+        tracing::warn!(DISK = %disk, POINT = %id, EPOCH = epoch, REASON = %reason, "retracted");
+    }
+    Ok(())
 }
 
 async fn accept_streams(connection: Connection, reports: mpsc::Sender<Report>) {

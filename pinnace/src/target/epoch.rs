@@ -2,12 +2,13 @@
 
 use blocks::{ByteLen, Epoch, EpochKind};
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use replica::{Disk, Incoming};
+use replica::{Disk, DiskPoint, Incoming};
 use tokio::sync::mpsc;
 use wire::{CheckedFrame, CloseCode, EpochLink};
 
 use super::connection::{Parking, Report};
 use super::opening::{code, incoming_code};
+use super::retention::Retention;
 use crate::causes::with_causes;
 
 /// What became of an epoch: durable, or why not.
@@ -33,19 +34,26 @@ pub(super) struct EpochWriter {
 struct Waiting {
     disk: Disk,
     commands: Receiver<Command>,
-    reports: mpsc::Sender<Report>,
+    helpers: Helpers,
+}
+
+/// Whom an epoch's thread has to do with.
+#[derive(Clone)]
+pub(super) struct Helpers {
+    pub(super) reports: mpsc::Sender<Report>,
+    pub(super) retention: Retention,
 }
 
 impl EpochWriter {
     /// Makes ready for an epoch, which is written by a thread of its own that reports to
-    /// `reports`.
+    /// `helpers`.
     ///
     /// A seed goes straight to the base, so it may not overtake the one it follows: it waits for
     /// [`Self::predecessor_is_durable`]. Its frames wait in the queue.
-    pub(super) fn new(disk: Disk, link: EpochLink, reports: mpsc::Sender<Report>) -> Self {
+    pub(super) fn new(disk: Disk, link: EpochLink, helpers: Helpers) -> Self {
         let (sender, commands) = unbounded();
         let in_turn = link.kind != EpochKind::Seed || disk.state().last_durable == link.follows;
-        let waiting = Some(Waiting { disk, commands, reports });
+        let waiting = Some(Waiting { disk, commands, helpers });
         let mut writer = Self { link, commands: sender, waiting };
         if in_turn {
             writer.start();
@@ -71,8 +79,8 @@ impl EpochWriter {
 
     fn start(&mut self) {
         let link = self.link;
-        if let Some(Waiting { disk, commands, reports }) = self.waiting.take() {
-            tokio::task::spawn_blocking(move || write(&disk, link, &commands, &reports));
+        if let Some(Waiting { disk, commands, helpers }) = self.waiting.take() {
+            tokio::task::spawn_blocking(move || write(&disk, link, &commands, &helpers));
         }
     }
 }
@@ -81,12 +89,13 @@ fn write(
     disk: &Disk,
     link: EpochLink,
     commands: &Receiver<Command>,
-    reports: &mpsc::Sender<Report>,
+    Helpers { reports, retention }: &Helpers,
 ) {
+    let receiving = retention.receiving();
     let result = match receive(disk, link, commands, reports) {
         Ok(Some(incoming)) => incoming
             .commit()
-            .map(drop)
+            .map(|durable| made_room(disk, &durable.dropped, retention))
             .map_err(|error| (incoming_code(&error), with_causes(&error))),
         // Aborted: nobody waits for an answer.
         Ok(None) => return,
@@ -95,8 +104,22 @@ fn write(
     let durable = result.is_ok();
     // The connection may be gone; what is durable stays so.
     drop(reports.blocking_send(Report::Epoch(disk.id(), link.epoch, result)));
-    if durable {
+    drop(receiving);
+    if durable && disk.history().points().is_empty() {
         fold(disk, link.epoch);
+    } else if durable {
+        retention.look();
+    }
+}
+
+/// Points that went before their time are news.
+fn made_room(disk: &Disk, dropped: &[DiskPoint], retention: &Retention) {
+    if !dropped.is_empty() {
+        retention.made_room(dropped.len());
+    }
+    for point in dropped {
+        let id = point.record.id;
+        tracing::warn!(DISK = %disk.id(), POINT = %id, "a point was dropped to make room");
     }
 }
 

@@ -54,6 +54,11 @@ impl Layout {
         self.root.join("replicas")
     }
 
+    /// What is written to an overlay; its files have no names.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        self.root.join("scratch")
+    }
+
     pub(crate) fn identity_file(&self) -> PathBuf {
         self.root.join("target.json")
     }

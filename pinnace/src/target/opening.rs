@@ -90,6 +90,8 @@ pub(super) fn incoming_code(error: &IncomingError) -> CloseCode {
         IncomingError::Foreign { .. }
         | IncomingError::Chain(_)
         | IncomingError::TooManyFrames
+        | IncomingError::TooManyExtents
+        | IncomingError::PointOfNothing
         | IncomingError::Content(ContentError::Coding(_) | ContentError::PastEnd) => {
             Reason::ProtocolViolation.into()
         }

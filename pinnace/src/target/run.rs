@@ -5,27 +5,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use blocks::MachineId;
-use jiff::Timestamp;
 use quinn::crypto::rustls::{HandshakeData, QuicServerConfig};
 use quinn::{Connection, Endpoint, Incoming};
 use replica::Store;
 use rustls::pki_types::CertificateDer;
-use wire::{CloseCode, Reason, Token};
+use wire::{CloseCode, Reason};
 
 use super::assignments::Assignments;
 use super::connection::{self, Holdings};
 use super::enroll::Enroller;
 use super::layout::Layout;
 use super::machines::Machines;
+use super::points::Points;
+use super::requests::Requests;
+use super::retention::Retention;
 use super::status::Overview;
-use super::tokens::{Tokens, Validity};
+use super::tokens::Tokens;
 use crate::admin::Server;
-use crate::admin::target::{Request, Response};
-use crate::config::TargetConfig;
-use crate::identity::hex;
+use crate::config::{RetentionConfig, TargetConfig};
 use crate::pki::{self, ALPN_ENROLL, Authority, Identity};
 use crate::{agent, logging, quic, service};
 
@@ -35,6 +33,7 @@ const FAREWELL: Duration = Duration::from_secs(3);
 /// Runs the target.
 pub(crate) fn run(config: &TargetConfig) -> Result<()> {
     logging::start();
+    service::allow_many_files();
     let layout = Layout::new(&config.store);
     let target: MachineId = layout.identity()?.id.parse().context("the target's identity")?;
     let authority = Authority::read(&layout.pki())?;
@@ -52,17 +51,26 @@ pub(crate) fn run(config: &TargetConfig) -> Result<()> {
     let enroller =
         Enroller { authority, tokens: tokens.clone(), machines: machines.clone(), target };
     let peers = Peers::default();
+    let RetentionConfig { ladder, quota } = config.retention.clone();
+    let retention = Retention::new(Arc::clone(&store), ladder, quota);
     let overview = Overview {
         target,
         store: layout.root().to_owned(),
         listen: config.listen,
         replicas: Arc::clone(&store),
         peers: peers.clone(),
+        retention: retention.clone(),
+    };
+    let points = Points {
+        store: Arc::clone(&store),
+        retention: retention.clone(),
+        scratch: layout.scratch(),
     };
     let asked = assignments.clone();
-    let _socket = server.serve(move |request: Request| {
-        answer(request, &overview, &tokens, (fingerprint, &asked))
-    })?;
+    let requests =
+        Requests { overview, tokens, authority: fingerprint, assignments: asked, points };
+    let _socket = server.serve_callers(move |request, caller| requests.answer(request, caller))?;
+    retention.start()?;
     let (stop, stopped) = tokio::sync::oneshot::channel();
     service::on_stop(move || {
         // Nobody waits any more once serving has failed.
@@ -73,7 +81,7 @@ pub(crate) fn run(config: &TargetConfig) -> Result<()> {
         let endpoint = listen(config, tls)?;
         service::ready();
         tracing::info!(listen = %config.listen, store = %config.store.display(), "the target serves");
-        let target = Arc::new(Target { holdings: Holdings { store, assignments, disk_size_max: config.disk_size_max }, enroller, machines, target, peers });
+        let target = Arc::new(Target { holdings: Holdings { store, assignments, disk_size_max: config.disk_size_max, retention }, enroller, machines, target, peers });
         tokio::select! {
             () = target.accept_all(&endpoint) => {}
             _ = stopped => {}
@@ -178,36 +186,4 @@ impl Target {
 
 fn protocol(connection: &Connection) -> Option<Vec<u8>> {
     connection.handshake_data()?.downcast::<HandshakeData>().ok()?.protocol
-}
-
-fn answer(
-    request: Request,
-    overview: &Overview,
-    tokens: &Mutex<Tokens>,
-    (authority, assignments): (pki::Fingerprint, &Assignments),
-) -> Result<Response> {
-    let tokens = || tokens.lock().unwrap_or_else(PoisonError::into_inner);
-    match request {
-        Request::Status => overview.status().map(Response::Status),
-        Request::CreateToken { ttl_seconds, uses } => {
-            let now = Timestamp::now();
-            let ttl = jiff::SignedDuration::from_secs(i64::try_from(ttl_seconds)?);
-            let expires = now.checked_add(ttl).context("a token can't live that long")?;
-            let token = Token::generate(authority)?;
-            tokens().add(token.id.0, token.secret.expose(), Validity { now, expires, uses })?;
-            Ok(Response::Token {
-                token: URL_SAFE_NO_PAD.encode(token.to_bytes().as_slice()),
-                id: hex(&token.id.0),
-                expires,
-            })
-        }
-        Request::ListTokens => Ok(Response::Tokens(tokens().list(Timestamp::now()))),
-        Request::Assign { machine, disk, device } => {
-            assignments.assign(&machine, &disk, &device).map(Response::Done)
-        }
-        Request::RevokeToken { id } => {
-            tokens().revoke(&id)?;
-            Ok(Response::Done(format!("token {id} no longer enrols")))
-        }
-    }
 }

@@ -8,6 +8,7 @@ use anyhow::Result;
 use blocks::MachineId;
 use replica::{Completeness, Store};
 
+use super::retention::Retention;
 use super::run::Peers;
 use crate::admin::target::{ReplicaStatus, Status};
 
@@ -19,6 +20,7 @@ pub(super) struct Overview {
     pub(super) listen: SocketAddr,
     pub(super) replicas: Arc<Store>,
     pub(super) peers: Peers,
+    pub(super) retention: Retention,
 }
 
 impl Overview {
@@ -61,6 +63,7 @@ impl Overview {
             listen: self.listen.to_string(),
             used_bytes: usage.bases.0 + usage.deltas.0,
             free_bytes: usage.space.free.0,
+            history: self.retention.status(usage.space.free)?,
             disks,
         })
     }

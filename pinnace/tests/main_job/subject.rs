@@ -26,7 +26,7 @@ pub(crate) fn site(rig: &Rig) -> Result<Site> {
 
 /// The same, with more settings of the agent.
 pub(crate) fn site_with(rig: &Rig, settings: &str) -> Result<Site> {
-    let spec = SiteSpec { agent_settings: format!("{SETTINGS}{settings}"), store: None };
+    let spec = SiteSpec { agent_settings: format!("{SETTINGS}{settings}"), ..SiteSpec::default() };
     Site::start_program(Path::new(env!("CARGO_BIN_EXE_pinnace")), rig, &spec)
 }
 

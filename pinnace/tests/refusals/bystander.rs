@@ -17,7 +17,7 @@ const IN_USE: ByteLen = ByteLen(16 << 20);
 /// A site with a store at `store`, or in the rig.
 pub(crate) fn site(rig: &Rig, store: Option<&Path>) -> Result<Site> {
     let agent_settings = "interval = \"300ms\"\nsegment = \"16 MiB\"\n".into();
-    let spec = SiteSpec { agent_settings, store: store.map(Path::to_owned) };
+    let spec = SiteSpec { agent_settings, store: store.map(Path::to_owned), ..SiteSpec::default() };
     Site::start_program(Path::new(PINNACE), rig, &spec)
 }
 

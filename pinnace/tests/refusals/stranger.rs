@@ -181,7 +181,8 @@ impl Stranger {
         closed.context("the target keeps the connection")
     }
 
-    fn transmit(&mut self) {
+    /// Sends what the session has to say.
+    pub(crate) fn transmit(&mut self) {
         while let Some(bytes) = self.session.poll_transmit() {
             self.say(&bytes);
         }

@@ -1,21 +1,23 @@
-//! The index and the trailer of a delta file. `docs/replica-store.md` has the tables.
+//! The trailer of a delta file, and the record of a point before it. `docs/replica-store.md` has
+//! the tables.
 
 use blocks::{DiskId, Epoch, EpochKind, Generation};
-use wire::{EpochLink, EpochSummary, frame::FRAME_LEN_MAX};
+use wire::{
+    EpochLink, EpochSummary,
+    frame::{FRAME_LEN_MAX, POINT_RECORD_LEN},
+};
 use zerocopy::{
     FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned,
     little_endian::{U16, U32, U64},
 };
 
-use super::FRAMES_PER_EPOCH_MAX;
+use super::{EXTENTS_PER_EPOCH_MAX, FRAMES_PER_EPOCH_MAX, index};
 
 #[cfg(test)]
 mod tests;
 
 const MAGIC: [u8; 8] = *b"PNDELTA\0";
-const VERSION: u16 = 1;
 
-pub(super) const ENTRY_LEN: usize = size_of::<RawEntry>();
 pub(super) const TRAILER_LEN: usize = size_of::<RawTrailer>();
 
 /// Which epoch of which disk a delta holds.
@@ -26,16 +28,19 @@ pub(crate) struct DeltaName {
     pub(crate) link: EpochLink,
 }
 
-/// Where a content frame is, and what of the disk it lies within.
+/// How a delta file is laid out behind its frames.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct IndexEntry {
-    /// From the start of the file.
-    pub(crate) offset: u64,
-    pub(crate) len: u32,
-    /// The first sector of its first extent.
-    pub(crate) first: u64,
-    /// The first sector after its last extent.
-    pub(crate) end: u64,
+pub(crate) enum Version {
+    /// The index bounds what each frame touches.
+    Bounds,
+    /// The index lists every extent, and a point may follow it.
+    Exact {
+        /// Entries of the table of extents.
+        extents: u64,
+        /// Bytes of the end frame.
+        end_len: u32,
+        has_point: bool,
+    },
 }
 
 /// A checked trailer.
@@ -44,19 +49,11 @@ pub(crate) struct Trailer {
     pub(crate) name: DeltaName,
     /// Where the frames end and the index begins.
     pub(crate) index_offset: u64,
+    /// Of the index and the point.
     pub(crate) index_crc: u32,
     /// What the end frame says too: here it can be read without the key.
     pub(crate) summary: EpochSummary,
-}
-
-#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
-#[repr(C)]
-struct RawEntry {
-    offset: U64,
-    first: U64,
-    end: U64,
-    len: U32,
-    reserved: U32,
+    pub(crate) version: Version,
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
@@ -66,7 +63,8 @@ struct RawTrailer {
     version: U16,
     kind: u8,
     completes: u8,
-    reserved: U32,
+    /// Reserved in version 1, as is everything of the next line.
+    end_len: U32,
     disk: [u8; 16],
     generation: [u8; 16],
     epoch: U64,
@@ -75,61 +73,28 @@ struct RawTrailer {
     frames: U64,
     data_bytes: U64,
     zero_bytes: U64,
-    spare: [u8; 24],
+    extents: U64,
+    has_point: u8,
+    spare: [u8; 15],
     index_crc: U32,
     trailer_crc: U32,
 }
 
-const _: () = assert!(ENTRY_LEN == 32 && TRAILER_LEN == 128);
-
-impl IndexEntry {
-    pub(super) fn encode(&self) -> [u8; ENTRY_LEN] {
-        let raw = RawEntry {
-            offset: self.offset.into(),
-            first: self.first.into(),
-            end: self.end.into(),
-            len: self.len.into(),
-            reserved: U32::ZERO,
-        };
-        zerocopy::transmute!(raw)
-    }
-
-    fn decode(raw: &RawEntry) -> Self {
-        Self {
-            offset: raw.offset.get(),
-            len: raw.len.get(),
-            first: raw.first.get(),
-            end: raw.end.get(),
-        }
-    }
-}
-
-/// The entries of an index of which the checksum holds: frames from the start of the file, one
-/// after the other, none longer than a frame can be, all before `frames_end`.
-pub(super) fn decode_index(bytes: &[u8], frames_end: u64) -> Option<Vec<IndexEntry>> {
-    let (entries, rest) = <[RawEntry]>::ref_from_prefix(bytes).ok()?;
-    let entries: Vec<IndexEntry> = entries.iter().map(IndexEntry::decode).collect();
-    let mut expected = 0;
-    for entry in &entries {
-        let fits = entry.len as usize <= FRAME_LEN_MAX && entry.len > 0;
-        if entry.offset != expected || !fits || entry.first >= entry.end {
-            return None;
-        }
-        expected += u64::from(entry.len);
-    }
-    // The end frame lies between the last content frame and the index.
-    (rest.is_empty() && expected < frames_end).then_some(entries)
-}
+const _: () = assert!(TRAILER_LEN == 128);
 
 impl Trailer {
     pub(super) fn encode(&self) -> [u8; TRAILER_LEN] {
         let Self { name, summary, .. } = self;
+        let (version, extents, end_len, has_point) = match self.version {
+            Version::Bounds => (1, 0, 0, false),
+            Version::Exact { extents, end_len, has_point } => (2, extents, end_len, has_point),
+        };
         let mut raw = RawTrailer {
             magic: MAGIC,
-            version: VERSION.into(),
+            version: U16::new(version),
             kind: name.link.kind as u8,
             completes: summary.completes.into(),
-            reserved: U32::ZERO,
+            end_len: end_len.into(),
             disk: name.disk.0,
             generation: name.generation.0,
             epoch: name.link.epoch.0.into(),
@@ -138,7 +103,9 @@ impl Trailer {
             frames: summary.frames.into(),
             data_bytes: summary.data_bytes.into(),
             zero_bytes: summary.zero_bytes.into(),
-            spare: [0; 24],
+            extents: extents.into(),
+            has_point: has_point.into(),
+            spare: [0; 15],
             index_crc: self.index_crc.into(),
             trailer_crc: U32::ZERO,
         };
@@ -149,8 +116,7 @@ impl Trailer {
     /// The trailer of a file of `file_len` bytes, or nothing if it is not one.
     pub(super) fn decode(bytes: &[u8; TRAILER_LEN], file_len: u64) -> Option<Self> {
         let raw: &RawTrailer = zerocopy::transmute_ref!(bytes);
-        let is_ours = raw.magic == MAGIC && raw.version.get() == VERSION;
-        if !is_ours || raw.trailer_crc.get() != raw.checksum() || raw.completes > 1 {
+        if raw.magic != MAGIC || raw.trailer_crc.get() != raw.checksum() || raw.completes > 1 {
             return None;
         }
         let trailer = Self {
@@ -171,20 +137,49 @@ impl Trailer {
                 zero_bytes: raw.zero_bytes.get(),
                 completes: raw.completes == 1,
             },
+            version: raw.version()?,
         };
-        let index_len = trailer.index_len()?;
-        let end = trailer.index_offset.checked_add(index_len + TRAILER_LEN as u64);
-        (end == Some(file_len)).then_some(trailer)
+        let tail_len = trailer.index_len()? + trailer.point_len() + TRAILER_LEN as u64;
+        (trailer.index_offset.checked_add(tail_len) == Some(file_len)).then_some(trailer)
     }
 
-    /// Bytes of the index; nothing if there are more frames than may be.
+    /// Bytes of the index; nothing if there are more entries than may be.
     pub(super) fn index_len(&self) -> Option<u64> {
         let frames = self.summary.frames;
-        (frames <= FRAMES_PER_EPOCH_MAX).then(|| frames * ENTRY_LEN as u64)
+        if frames > FRAMES_PER_EPOCH_MAX {
+            return None;
+        }
+        match self.version {
+            Version::Bounds => Some(frames * index::BOUNDS_ENTRY_LEN),
+            Version::Exact { extents, .. } if extents > EXTENTS_PER_EPOCH_MAX => None,
+            Version::Exact { extents, .. } => Some(index::exact_len(frames, extents)),
+        }
+    }
+
+    /// Bytes of the record of the point between index and trailer.
+    pub(super) fn point_len(&self) -> u64 {
+        match self.version {
+            Version::Exact { has_point: true, .. } => POINT_RECORD_LEN as u64,
+            _ => 0,
+        }
     }
 }
 
 impl RawTrailer {
+    fn version(&self) -> Option<Version> {
+        match self.version.get() {
+            1 => Some(Version::Bounds),
+            2 if self.has_point <= 1 && self.end_len.get() as usize <= FRAME_LEN_MAX => {
+                Some(Version::Exact {
+                    extents: self.extents.get(),
+                    end_len: self.end_len.get(),
+                    has_point: self.has_point == 1,
+                })
+            }
+            _ => None,
+        }
+    }
+
     fn checksum(&self) -> u32 {
         crc32c::crc32c(&self.as_bytes()[..TRAILER_LEN - size_of::<U32>()])
     }

@@ -1,15 +1,16 @@
 //! Reads a delta file that may be damaged.
 
-use std::sync::Arc;
+use std::{mem, sync::Arc};
 
-use blocks::ByteLen;
+use blocks::{ByteLen, PointRecord};
 use storage::{OpenMode, Storage, StorageError, StorageFile, StorePath};
 use wire::{
-    CheckedFrame, EpochChain, EpochEnd, EpochSummary, FrameError, OpenError, Opener,
-    frame::{ChainError, FRAME_LEN_MAX},
+    CheckedFrame, EpochChain, EpochEnd, FrameError, FrameExtent, OpenError, Opener, SessionSalt,
+    frame::{ChainError, FRAME_LEN_MAX, decode_point},
 };
 
-use super::format::{DeltaName, IndexEntry, TRAILER_LEN, Trailer, decode_index};
+use super::format::{DeltaName, TRAILER_LEN, Trailer, Version};
+use super::index::{FrameAt, Index};
 use super::link_of;
 use crate::error::FailureClass;
 
@@ -18,8 +19,12 @@ use crate::error::FailureClass;
 pub(crate) struct DeltaFile {
     file: Arc<dyn StorageFile>,
     trailer: Trailer,
-    index: Vec<IndexEntry>,
+    index: Index,
+    point: Option<PointRecord>,
 }
+
+/// A frame that an extent is in: its place among the content frames of its delta.
+pub(crate) type FrameNumber = u32;
 
 /// A delta that can't be read, or does not hold what it should.
 #[derive(Debug, thiserror::Error)]
@@ -67,14 +72,27 @@ impl DeltaFile {
         file.read_exact_at(trailer_offset, &mut trailer)?;
         let trailer = Trailer::decode(&trailer, len).ok_or(DeltaError::Trailer)?;
 
-        let index_len = trailer.index_len().and_then(|len| usize::try_from(len).ok());
-        let mut index = vec![0; index_len.ok_or(DeltaError::Index)?];
-        file.read_exact_at(trailer.index_offset, &mut index)?;
-        if crc32c::crc32c(&index) != trailer.index_crc {
+        // Bounded by the length of the file: index, point and trailer end with it.
+        let covered_len = usize::try_from(trailer_offset - trailer.index_offset).ok();
+        let mut covered = vec![0; covered_len.ok_or(DeltaError::Index)?];
+        file.read_exact_at(trailer.index_offset, &mut covered)?;
+        if crc32c::crc32c(&covered) != trailer.index_crc {
             return Err(DeltaError::Index);
         }
-        let index = decode_index(&index, trailer.index_offset).ok_or(DeltaError::Index)?;
-        Ok(Self { file, trailer, index })
+        let point_len = usize::try_from(trailer.point_len()).expect("64 or none");
+        let (index, point) = covered.split_at(covered.len() - point_len);
+        let index = match trailer.version {
+            Version::Bounds => Index::decode_bounds(index, trailer.index_offset),
+            Version::Exact { end_len, .. } => trailer
+                .index_offset
+                .checked_sub(end_len.into())
+                .and_then(|end| Index::decode_exact(index, &trailer.summary, end)),
+        };
+        let point = match point.first_chunk() {
+            Some(record) => Some(decode_point(record).ok_or(DeltaError::Trailer)?),
+            None => None,
+        };
+        Ok(Self { file, trailer, index: index.ok_or(DeltaError::Index)?, point })
     }
 
     /// What it holds.
@@ -82,10 +100,55 @@ impl DeltaFile {
         &self.trailer.name
     }
 
+    /// The point that the disk holds once it is applied, if it makes one.
+    pub(crate) fn point(&self) -> Option<&PointRecord> {
+        self.point.as_ref()
+    }
+
+    /// Whether nothing is outstanding once it is applied.
+    pub(crate) fn completes(&self) -> bool {
+        self.trailer.summary.completes
+    }
+
     /// Its length.
     pub(crate) fn len(&self) -> ByteLen {
         let index_len = self.trailer.index_len().expect("checked when it was opened");
-        ByteLen(self.trailer.index_offset + index_len + TRAILER_LEN as u64)
+        let tail = index_len + self.trailer.point_len() + TRAILER_LEN as u64;
+        ByteLen(self.trailer.index_offset + tail)
+    }
+
+    /// Its content frames, in order of the file.
+    pub(crate) fn frames(&self) -> &[FrameAt] {
+        &self.index.frames
+    }
+
+    /// The extents of a content frame, if the index lists them.
+    pub(crate) fn extents_of(&self, frame: FrameNumber) -> Option<&[FrameExtent]> {
+        let frame = usize::try_from(frame).ok()?;
+        let before = self.index.frames.get(..frame)?.iter();
+        let begin: usize = before.map(|at| usize::from(at.extents)).sum();
+        let count = usize::from(self.index.frames.get(frame)?.extents);
+        self.index.extents.get(begin..begin + count).filter(|extents| !extents.is_empty())
+    }
+
+    /// Every extent, with the frame it is in, for once: they are not kept. Reads the frames of a
+    /// delta of version 1.
+    pub(crate) fn take_extents(&mut self) -> Result<Vec<(FrameExtent, FrameNumber)>, DeltaError> {
+        let extents = mem::take(&mut self.index.extents);
+        let mut all = Vec::with_capacity(extents.len());
+        let mut listed = extents.as_slice();
+        for (number, at) in (0..).zip(&self.index.frames) {
+            match listed.split_off(..usize::from(at.extents)) {
+                Some(extents) if at.extents > 0 => {
+                    all.extend(extents.iter().map(|extent| (*extent, number)));
+                }
+                _ => {
+                    let frame = self.read_frame(at.offset, at.len as usize)?;
+                    all.extend(frame.extents().iter().map(|extent| (*extent, number)));
+                }
+            }
+        }
+        Ok(all)
     }
 
     /// Reads every content frame in order and gives it to `take`; then checks that they are one
@@ -95,17 +158,13 @@ impl DeltaFile {
         mut take: impl FnMut(CheckedFrame),
     ) -> Result<CheckedFrame, DeltaError> {
         let mut chain = None;
-        for entry in &self.index {
-            let frame = self.read_frame(entry.offset, entry.len as usize, &mut chain)?;
-            if frame.header().is_end() {
-                return Err(DeltaError::Index);
-            }
+        for at in &self.index.frames {
+            let frame = self.read_content(at)?;
+            follow(&mut chain, &frame)?;
             take(frame);
         }
-        let end_offset = self.index.last().map_or(0, |last| last.offset + u64::from(last.len));
-        let end_len = usize::try_from(self.trailer.index_offset - end_offset).ok();
-        let end_len = end_len.filter(|len| *len <= FRAME_LEN_MAX).ok_or(DeltaError::Index)?;
-        let end = self.read_frame(end_offset, end_len, &mut chain)?;
+        let end = self.read_end()?;
+        follow(&mut chain, &end)?;
         if let Some(chain) = chain {
             chain.verify(&self.trailer.summary)?;
         }
@@ -117,18 +176,37 @@ impl DeltaFile {
         &self,
         opener: &Opener,
         take: impl FnMut(CheckedFrame),
-    ) -> Result<EpochSummary, DeltaError> {
+    ) -> Result<(), DeltaError> {
         let end = self.read_frames(take)?;
-        let EpochEnd { summary, .. } = opener.open_end(&end)?;
-        if summary == self.trailer.summary { Ok(summary) } else { Err(DeltaError::Trailer) }
+        self.check_end(opener, &end)
     }
 
-    fn read_frame(
-        &self,
-        offset: u64,
-        len: usize,
-        chain: &mut Option<EpochChain>,
-    ) -> Result<CheckedFrame, DeltaError> {
+    /// Checks the end frame alone; returns the salt that all frames of the epoch must have.
+    pub(crate) fn authentic_salt(&self, opener: &Opener) -> Result<SessionSalt, DeltaError> {
+        let end = self.read_end()?;
+        self.check_end(opener, &end)?;
+        Ok(end.header().salt)
+    }
+
+    /// A content frame, of this epoch by what its header says.
+    pub(crate) fn read_content(&self, at: &FrameAt) -> Result<CheckedFrame, DeltaError> {
+        let frame = self.read_frame(at.offset, at.len as usize)?;
+        if frame.header().is_end() { Err(DeltaError::Index) } else { Ok(frame) }
+    }
+
+    fn read_end(&self) -> Result<CheckedFrame, DeltaError> {
+        let offset = self.index.end();
+        let len = usize::try_from(self.trailer.index_offset - offset).ok();
+        let len = len.filter(|len| *len <= FRAME_LEN_MAX).ok_or(DeltaError::Index)?;
+        self.read_frame(offset, len)
+    }
+
+    fn check_end(&self, opener: &Opener, end: &CheckedFrame) -> Result<(), DeltaError> {
+        let stated = EpochEnd { summary: self.trailer.summary, point: self.point };
+        if opener.open_end(end)? == stated { Ok(()) } else { Err(DeltaError::Trailer) }
+    }
+
+    fn read_frame(&self, offset: u64, len: usize) -> Result<CheckedFrame, DeltaError> {
         let mut bytes = vec![0; len];
         self.file.read_exact_at(offset, &mut bytes)?;
         let frame = CheckedFrame::parse(bytes.into())?;
@@ -137,10 +215,14 @@ impl DeltaFile {
         if (header.disk, header.generation, link_of(header)) != (disk, generation, link) {
             return Err(DeltaError::Foreign);
         }
-        match chain {
-            Some(chain) => chain.push(&frame)?,
-            None => *chain = Some(EpochChain::begin(&frame)),
-        }
         Ok(frame)
     }
+}
+
+fn follow(chain: &mut Option<EpochChain>, frame: &CheckedFrame) -> Result<(), ChainError> {
+    match chain {
+        Some(chain) => chain.push(frame)?,
+        None => *chain = Some(EpochChain::begin(frame)),
+    }
+    Ok(())
 }

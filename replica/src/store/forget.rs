@@ -41,12 +41,16 @@ impl Store {
     /// Removes a disk with its base, its deltas and its key. The content of a block device stays.
     pub fn forget(&self, disk: DiskId) -> Result<(), ForgetError> {
         let _claim = self.claims.claim(disk).ok_or(ForgetError::Busy(disk))?;
+        if self.registry.leases.oldest(disk).is_some() {
+            return Err(ForgetError::Busy(disk));
+        }
         let (storage, paths) = (self.storage.as_ref(), DiskPaths::new(disk));
         if !has(storage, &paths.catalog())? {
             return Err(ForgetError::Unknown(disk));
         }
         storage.rename(&paths.catalog(), &paths.forgotten())?;
         storage.sync_dir(paths.dir())?;
+        self.registry.forget(disk);
         Ok(remove_rest(storage, disk)?)
     }
 

@@ -4,17 +4,17 @@ use std::{path::Path, sync::Arc};
 
 use blocks::{ByteLen, DiskId, Epoch, Generation, Geometry, MachineId};
 use storage::{BlockDevice, BlockDeviceError, StorageError, create_dirs};
-use wire::{DataKey, Opener};
+use wire::DataKey;
 
-use super::{Store, has};
+use super::{HistoryError, Store, has};
 use crate::{
     BaseKind, Completeness, Disk, DiskState,
     base::{BaseError, open_device},
-    catalog::{Catalog, CatalogError, NAME_LEN_MAX, Record},
-    claim::Claim,
+    catalog::{Catalog, CatalogError, Marks, NAME_LEN_MAX, Record},
     device_record::{DeviceRecord, DeviceRecordError},
-    disk::DiskShared,
+    disk::{DiskShared, Health},
     error::FailureClass,
+    fold::FoldError,
     key_store::{self, KeyError},
     layout::DiskPaths,
     opening::RecoverError,
@@ -88,6 +88,12 @@ pub enum OpenDiskError {
     /// The replica can't be recovered.
     #[error(transparent)]
     Recover(#[from] RecoverError),
+    /// Points are kept that only the old key opens.
+    #[error("the disk has another key than the points that are kept of it")]
+    KeyChanged,
+    /// What was sealed with the old key can't be folded.
+    #[error(transparent)]
+    Fold(#[from] FoldError),
     /// The key can't be read.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -99,12 +105,24 @@ pub enum OpenDiskError {
     Storage(#[from] StorageError),
 }
 
+impl From<HistoryError> for OpenDiskError {
+    fn from(error: HistoryError) -> Self {
+        match error {
+            // It was removed since it was found.
+            HistoryError::Unknown(disk) | HistoryError::Busy(disk) => Self::Busy(disk),
+            HistoryError::Recover(error) => Self::Recover(error),
+            HistoryError::Storage(error) => Self::Storage(error),
+        }
+    }
+}
+
 impl OpenDiskError {
     /// Its class.
     pub fn class(&self) -> FailureClass {
         match self {
             Self::NoRoom { .. } => FailureClass::StoreFull,
             Self::Recover(error) => error.class(),
+            Self::Fold(error) => error.class(),
             Self::Catalog(error) => error.class(),
             Self::Storage(error) | Self::Key(KeyError::Storage(error)) => {
                 FailureClass::of_storage(error)
@@ -148,25 +166,21 @@ impl Store {
         if spec.name.len() > NAME_LEN_MAX {
             return Err(OpenDiskError::NameTooLong(spec.name.len()));
         }
-        let paths = DiskPaths::new(spec.id);
-        let claim = match self.claims.claim(spec.id) {
-            Some(claim) => claim,
-            None => {
-                // Whose it is does not change while it is open; a stranger is told that at once.
-                let record = Catalog::peek(self.storage.as_ref(), &paths, spec.id)?;
-                check_spec(spec, &record)?;
-                return Err(OpenDiskError::Busy(spec.id));
-            }
+        let (storage, paths) = (self.storage.as_ref(), DiskPaths::new(spec.id));
+        let Some(source) = self.sources.claim(spec.id) else {
+            // Whose it is does not change while it is open; a stranger is told that at once.
+            check_spec(spec, &Catalog::peek(storage, &paths, spec.id)?)?;
+            return Err(OpenDiskError::Busy(spec.id));
         };
-        if has(self.storage.as_ref(), &paths.catalog())? {
+        if has(storage, &paths.catalog())? {
             // Before anything is done for it: whose replica this is.
-            let record = Catalog::peek(self.storage.as_ref(), &paths, spec.id)?;
-            check_spec(spec, &record)?;
+            check_spec(spec, &Catalog::peek(storage, &paths, spec.id)?)?;
         } else {
+            let _claim = self.claims.claim(spec.id).ok_or(OpenDiskError::Busy(spec.id))?;
             self.create_disk(spec, &paths)?;
         }
-        let shared = self.open_adopted(spec, claim)?;
-        Ok(Disk { shared: Arc::new(shared) })
+        let shared = self.open_adopted(spec)?;
+        Ok(Disk { shared, source: Arc::new(source) })
     }
 
     /// Makes the block device at `path` the base of a disk that does not exist yet. The device's
@@ -211,6 +225,8 @@ impl Store {
             state: DiskState { last_durable: Epoch::NONE, completeness: Completeness::Empty },
             folded: Epoch::NONE,
             name: spec.name.clone(),
+            base_point: None,
+            marks: Marks::default(),
         };
         Catalog::create(storage, paths, record)?;
         Ok(())
@@ -232,22 +248,41 @@ impl Store {
 
     /// Opens an existing disk and takes over what the source says that may change: the key, the
     /// name, the size of its chunks.
-    fn open_adopted(&self, spec: &DiskSpec, claim: Claim) -> Result<DiskShared, OpenDiskError> {
+    fn open_adopted(&self, spec: &DiskSpec) -> Result<Arc<DiskShared>, OpenDiskError> {
         let storage = self.storage.as_ref();
-        let mut shared = self.open_recovered(spec.id, claim)?;
+        let mut shared = self.open_shared(spec.id)?;
         check_spec(spec, shared.books().catalog.record())?;
         if key_store::load(storage, spec.id)? != spec.key {
-            // Nothing sealed with the old key is pending: opening has folded all of it.
-            key_store::store(storage, spec.id, &spec.key)?;
-            let taker = Arc::get_mut(&mut shared.taker);
-            taker.expect("no frame is being taken in").opener = Opener::new(&spec.key);
+            self.change_key(&shared, spec)?;
+            // Opened anew with it; somebody who looks at its history meanwhile is in the way.
+            drop(shared);
+            shared = self.open_shared(spec.id)?;
         }
-        let record = shared.books().catalog.record().clone();
+        let mut books = shared.books();
+        let record = books.catalog.record().clone();
         let adopted = Record { name: spec.name.clone(), geometry: spec.geometry, ..record.clone() };
         if adopted != record {
-            shared.books().flip(adopted)?;
+            books.flip(adopted)?;
         }
+        drop(books);
         Ok(shared)
+    }
+
+    /// Durably replaces the key of a disk. What was sealed with the old one goes into the base
+    /// first; what must stay as it is needs the old key, and then the new one is refused.
+    fn change_key(&self, shared: &Arc<DiskShared>, spec: &DiskSpec) -> Result<(), OpenDiskError> {
+        let folding = shared.lock_folding();
+        shared.fold_all(&folding)?;
+        if !shared.books().pending.is_empty() {
+            return Err(OpenDiskError::KeyChanged);
+        }
+        if Arc::strong_count(shared) > 1 {
+            return Err(OpenDiskError::Busy(spec.id));
+        }
+        key_store::store(self.storage.as_ref(), spec.id, &spec.key)?;
+        // Whoever has come by the old opener since must not be taken for an opener of the new.
+        shared.books().health = Health::Unknown;
+        Ok(())
     }
 }
 

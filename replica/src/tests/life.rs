@@ -281,7 +281,7 @@ fn a_source_whose_story_does_not_fit_is_refused() {
     let store = open(&storage);
     let listed = store.disks().unwrap().remove(0).summary.unwrap();
     assert_eq!((listed.name.as_str(), listed.geometry), ("renamed", geometry));
-    assert_eq!((listed.state.last_durable, listed.folded), (Epoch(3), Epoch(3)));
+    assert_eq!((listed.state.last_durable, listed.folded), (Epoch(3), Epoch(2)));
 }
 
 #[test]

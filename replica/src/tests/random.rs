@@ -9,10 +9,7 @@ use blocks::{
 use proptest::prelude::*;
 use storage::{FaultyStorage, faulty::Fate};
 
-use super::{
-    scenario::read_base,
-    source::{DISK_LEN, Fill, Piece, Plan, SECTORS, append_all, piece, plan, spec},
-};
+use super::source::{DISK_LEN, Fill, Piece, Plan, SECTORS, append_all, newest, piece, plan, spec};
 use crate::{Completeness, Disk, Parallelism, Store};
 
 #[derive(Clone, Debug)]
@@ -38,7 +35,7 @@ enum Step {
     },
 }
 
-fn pieces() -> impl Strategy<Value = Vec<Piece>> {
+pub(super) fn pieces() -> impl Strategy<Value = Vec<Piece>> {
     let fill = prop_oneof![
         Just(Fill::Zero),
         any::<u8>().prop_map(Fill::Same),
@@ -106,10 +103,10 @@ impl Run {
     }
 
     fn check(&self) {
-        let base = read_base(&self.storage);
+        let content = newest(self.disk.as_ref().unwrap());
         let expected = self.contents.last().unwrap();
-        let wrong = (0..DISK_LEN).find(|at| expected[*at].is_some_and(|byte| byte != base[*at]));
-        assert_eq!(wrong, None, "byte of the base after epoch {}", self.acknowledged);
+        let wrong = (0..DISK_LEN).find(|at| expected[*at].is_some_and(|byte| byte != content[*at]));
+        assert_eq!(wrong, None, "byte after epoch {}", self.acknowledged);
     }
 
     /// What the next epoch can be.

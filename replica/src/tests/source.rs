@@ -1,14 +1,17 @@
 //! A source to test with: seals epochs, and knows what the replica must hold after each.
 
+use std::time::Duration;
+
 use blocks::{
-    ChunkSize, DiskId, Epoch, EpochKind, Generation, Geometry, MachineId, SECTOR_SIZE, Sector,
+    ChunkSize, Consistency, CutMethod, CutTime, DiskId, Epoch, EpochKind, Generation, Geometry,
+    MachineId, MonotonicNs, PointId, PointRecord, SECTOR_SIZE, Sector,
 };
 use wire::{
-    CheckedFrame, Codec, Content, DataKey, EpochLink, EpochSummary, FrameExtent, FrameSpec, Sealer,
-    Sequence,
+    CheckedFrame, Codec, Content, DataKey, EpochEnd, EpochLink, EpochSummary, FrameExtent,
+    FrameSpec, Sealer, Sequence,
 };
 
-use crate::{Disk, DiskSpec, Incoming, IncomingError};
+use crate::{Disk, DiskSpec, Incoming, IncomingError, View};
 
 /// Two and a half compare blocks, and a short last chunk.
 pub(super) const SECTORS: u64 = 2 * 128 + 61;
@@ -49,11 +52,33 @@ pub(super) struct Plan {
     pub(super) link: EpochLink,
     pub(super) pieces: Vec<Piece>,
     pub(super) completes: bool,
+    pub(super) point: Option<PointRecord>,
 }
 
 pub(super) fn plan(kind: EpochKind, epoch: u64, completes: bool, pieces: &[Piece]) -> Plan {
     let link = EpochLink { kind, epoch: Epoch(epoch), follows: Epoch(epoch - 1) };
-    Plan { link, pieces: pieces.to_vec(), completes }
+    Plan { link, pieces: pieces.to_vec(), completes, point: None }
+}
+
+/// A delta that makes a point of one disk.
+pub(super) fn point_plan(epoch: u64, pieces: &[Piece]) -> Plan {
+    Plan { point: Some(point(epoch, 1)), ..plan(EpochKind::Delta, epoch, true, pieces) }
+}
+
+/// A point with the number of its epoch.
+pub(crate) fn point(number: u64, disks: u16) -> PointRecord {
+    let mut id = [0; 16];
+    id[..8].copy_from_slice(&number.to_le_bytes());
+    PointRecord {
+        id: PointId(id),
+        cut: CutTime { unix_ns: number * 1_000_000_000, monotonic: MonotonicNs(number) },
+        consistency: Consistency::Crash,
+        method: CutMethod::Verified,
+        disks,
+        attempts: 1,
+        window: Duration::from_micros(150),
+        freeze: Duration::ZERO,
+    }
 }
 
 pub(super) fn piece(start: u64, sectors: u32, fill: Fill) -> Piece {
@@ -112,7 +137,8 @@ impl Plan {
             summary.data_bytes += u64::from(frames.last().unwrap().header().plain_len);
             summary.zero_bytes += frames.last().unwrap().zero_bytes();
         }
-        let end = sealer.seal_end(self.link, Sequence(1 << 40), &summary).unwrap();
+        let end = EpochEnd { summary, point: self.point };
+        let end = sealer.seal_end(self.link, Sequence(1 << 40), end).unwrap();
         frames.push(CheckedFrame::parse(end).unwrap());
         frames
     }
@@ -142,6 +168,21 @@ pub(super) fn send(disk: &Disk, plan: &Plan) {
     let mut incoming = disk.begin(plan.link).unwrap();
     append_all(&mut incoming, plan).unwrap();
     assert_eq!(incoming.commit().unwrap().state.last_durable, plan.link.epoch);
+}
+
+/// The content of a disk after its newest durable epoch.
+pub(super) fn newest(disk: &Disk) -> Vec<u8> {
+    let mut content = vec![0; DISK_LEN];
+    let layers = disk.shared.layers_at(disk.state().last_durable, 1 << 20).unwrap();
+    disk.shared.read_newest(&layers, Sector(0), &mut content).unwrap();
+    content
+}
+
+/// The content of a view.
+pub(super) fn read_view(view: &View) -> Vec<u8> {
+    let mut content = vec![0; DISK_LEN];
+    view.read_at(0, &mut content).unwrap();
+    content
 }
 
 /// The link of the first epoch of a disk.

@@ -6,9 +6,10 @@
 
 use std::{convert::Infallible, sync::Arc, time::Instant};
 
+use blocks::PointRecord;
 use bytes::Bytes;
 use crossbeam_channel::{Receiver, Sender, TrySendError, select};
-use wire::{Codec, EpochSummary, FrameSpec, Sequence};
+use wire::{Codec, EpochEnd, EpochSummary, FrameSpec, Sequence};
 
 use super::parcel::{Contents, Event, Route, Sealed};
 use crate::{
@@ -29,6 +30,8 @@ pub(crate) struct CollectorParts {
     pub(crate) stop: Receiver<Infallible>,
     /// Whether the replica is whole once the epoch is applied.
     pub(crate) completes: bool,
+    /// The point that the epoch makes, if any.
+    pub(crate) point: Option<PointRecord>,
     pub(crate) begun: Instant,
 }
 
@@ -142,9 +145,9 @@ impl Collector {
             zero_bytes: self.report.zero_bytes,
             completes: self.parts.completes,
         };
-        let route = &self.parts.route;
+        let (route, point) = (&self.parts.route, self.parts.point);
         let sequence = Sequence(self.order.next_number());
-        let frame = route.sealer.seal_end(route.link, sequence, &summary);
+        let frame = route.sealer.seal_end(route.link, sequence, EpochEnd { summary, point });
         self.send(frame.map_err(|error| Halt::Failed(error.into()))?)
     }
 

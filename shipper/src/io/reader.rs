@@ -29,7 +29,7 @@ use crate::{
     latency::Stage,
     limit::{IoPriority, Limits, Throttle},
     shared::Shared,
-    shipment::ShipError,
+    shipment::{Content, ShipError},
 };
 
 mod disks;
@@ -207,8 +207,14 @@ impl Reader {
                     waiting = 0;
                     // Only the reader takes buffers, and there was a free one.
                     if let Some(buffer) = self.shared.pool.take() {
-                        let loading = Loading::new(&line, planned, permit, buffer);
-                        self.queue.extend(self.loadings.insert(loading));
+                        let mut loading = Loading::new(&line, planned, permit, buffer);
+                        match &line.content {
+                            Content::Disk => self.queue.extend(self.loadings.insert(loading)),
+                            Content::Image(image) => {
+                                loading.fill_from(image);
+                                self.pass_on(Box::new(loading));
+                            }
+                        }
                     }
                     self.lines.push_back(line);
                 }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use crossbeam_channel::Receiver;
-use wire::{Codec, FrameSpec, SealError, Sequence};
+use wire::{FrameBuffer, FrameSpec, SealError, Sequence};
 
 use super::{
     parcel::{Contents, Event, Filled, Route, Sealed},
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     compare::changed_pieces,
-    compress::{Packed, Packer},
+    compress::Packer,
     content::{Sorted, gather},
     latency::Stage,
     plan::Batch,
@@ -97,18 +97,15 @@ impl Worker {
         let begun = Instant::now();
         let data = gather(buffer.bytes_mut(), &sorted);
         let effort = self.shared.effort();
-        let packed = self.packer.pack(data, effort);
+        let mut payload = FrameBuffer::new(sorted.extents.len(), 0);
+        let codec = self.packer.pack(data, effort, &mut payload);
+        let packed_bytes = payload.payload_len() as u64;
         let compressed = Instant::now();
-        let (codec, payload) = match packed {
-            Packed::Raw(data) => (Codec::Raw, data),
-            Packed::Zstd(packed) => (Codec::Zstd, packed),
-        };
         let sequence = Sequence(sequence);
         let spec = FrameSpec { link: route.link, sequence, codec, extents: &sorted.extents };
-        let frame = route.sealer.seal(&spec, payload)?;
+        let frame = route.sealer.seal_buffer(&spec, payload)?;
         self.shared.latencies.record(Stage::Compress, compressed - begun);
         self.shared.latencies.record(Stage::Seal, compressed.elapsed());
-        let packed_bytes = payload.len() as u64;
         let Sorted { data_bytes, zero_bytes, .. } = sorted;
         Ok(Contents::Frame { frame, data_bytes, zero_bytes, packed_bytes })
     }

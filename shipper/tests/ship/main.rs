@@ -13,7 +13,7 @@ use blocks::{
     SealedEpoch,
 };
 use crossbeam_channel::{Receiver, bounded};
-use shipper::{DiskHandle, Engine, EngineConfig, HashSource, Job, ShipOutput};
+use shipper::{Content, DiskHandle, Engine, EngineConfig, HashSource, Job, ShipOutput};
 use wire::{DataKey, Sealer};
 
 use disk::Disk;
@@ -63,5 +63,17 @@ fn job(
     let (sink, frames) = bounded(room);
     let follows = Epoch(sealed.epoch().0 - 1);
     let sealer = Arc::new(Sealer::new(&key(), DISK, GENERATION).unwrap());
-    (Job { disk, sealed, follows, sealer, replica_hashes, sink }, frames)
+    (
+        Job {
+            disk,
+            sealed,
+            content: Content::Disk,
+            point: None,
+            follows,
+            sealer,
+            replica_hashes,
+            sink,
+        },
+        frames,
+    )
 }

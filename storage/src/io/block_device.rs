@@ -47,13 +47,22 @@ impl BlockDevice {
     /// Opens the device at `path` for reading and writing, for this process alone. One that is in
     /// use is waited for briefly.
     pub fn open(path: &Path) -> Result<Self, BlockDeviceError> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).custom_flags(libc::O_EXCL);
+        Self::open_with(path, &options)
+    }
+
+    /// Opens the device at `path` for reading, whoever has it open.
+    pub fn open_shared(path: &Path) -> Result<Self, BlockDeviceError> {
+        Self::open_with(path, OpenOptions::new().read(true))
+    }
+
+    fn open_with(path: &Path, options: &OpenOptions) -> Result<Self, BlockDeviceError> {
         let failed = |source| BlockDeviceError::Open { path: path.to_owned(), source };
         // Checked before opening: opening a FIFO would wait, and a tape would rewind.
         if !fs::metadata(path).map_err(failed)?.file_type().is_block_device() {
             return Err(BlockDeviceError::NotABlockDevice(path.to_owned()));
         }
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).custom_flags(libc::O_EXCL);
         let is_busy = |error: &io::Error| error.raw_os_error() == Some(libc::EBUSY);
         let is_taken = |result: &io::Result<_>| result.as_ref().is_err_and(is_busy);
         let file = while_taken(|| options.open(path), is_taken).map_err(|error| {

@@ -3,7 +3,11 @@
 use std::{
     fs::File,
     io::{self, Seek, SeekFrom},
-    os::unix::fs::{FileExt, MetadataExt},
+    ops::Range,
+    os::{
+        fd::AsRawFd,
+        unix::fs::{FileExt, MetadataExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -11,6 +15,8 @@ use blocks::ByteLen;
 use nix::{
     errno::Errno,
     fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise},
+    libc,
+    unistd::{Whence, lseek},
 };
 
 use crate::{Operation, StorageError, StorageFile};
@@ -74,6 +80,16 @@ impl StorageFile for OpenFile {
         self.file.write_all_at(bytes, offset).map_err(self.failed(Operation::Write))
     }
 
+    fn start_writing(&self, offset: u64, len: u64) {
+        let range = (i64::try_from(offset), i64::try_from(len));
+        if let (Ok(offset), Ok(len)) = range {
+            let flags = libc::SYNC_FILE_RANGE_WRITE;
+            // SAFETY: the call takes numbers only, and the descriptor is open while `self` is. An
+            // error is kept by the kernel for the next sync, since nothing is waited for here.
+            unsafe { libc::sync_file_range(self.file.as_raw_fd(), offset, len, flags) };
+        }
+    }
+
     fn zero_range(&self, offset: u64, len: u64) -> Result<(), StorageError> {
         if len == 0 || self.deallocate(offset, len).is_ok() {
             return Ok(());
@@ -89,6 +105,29 @@ impl StorageFile for OpenFile {
             at += part as u64;
         }
         Ok(())
+    }
+
+    fn next_data(&self, offset: u64) -> Result<Option<Range<u64>>, StorageError> {
+        let seek = |from, whence| {
+            lseek(&self.file, from, whence)
+                .and_then(|at| u64::try_from(at).map_err(|_| Errno::EOVERFLOW))
+        };
+        let from = i64::try_from(offset).unwrap_or(i64::MAX);
+        match seek(from, Whence::SeekData) {
+            Ok(start) => {
+                let from = i64::try_from(start).unwrap_or(i64::MAX);
+                let end = seek(from, Whence::SeekHole)
+                    .map_err(|errno| self.failed(Operation::Read)(errno.into()))?;
+                Ok(Some(start..end))
+            }
+            // Nothing but a hole from there on, or the file has ended.
+            Err(Errno::ENXIO) => Ok(None),
+            // A block device, or a file system that does not know.
+            Err(_) => {
+                let end = self.len()?.0;
+                Ok((offset < end).then_some(offset..end))
+            }
+        }
     }
 
     fn set_len(&self, len: ByteLen) -> Result<(), StorageError> {

@@ -3,7 +3,9 @@
 mod block_device;
 mod directory;
 mod file;
+mod freeze;
 mod patience;
 
 pub use block_device::{BlockDevice, BlockDeviceError};
 pub use directory::{FileStorage, LockError};
+pub use freeze::{flush_filesystem, freeze_filesystem, thaw_filesystem};

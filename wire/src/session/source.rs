@@ -137,6 +137,18 @@ impl SourceSession {
         Ok(EpochLink { kind, epoch, follows })
     }
 
+    /// Begins an epoch that was sealed before the session was asked. One that was sealed on another
+    /// epoch than the session's newest is not begun: whoever sealed it has not heard yet what
+    /// became of the epochs before.
+    pub fn begin_sealed(&mut self, disk: DiskId, link: EpochLink) -> Result<(), SourceError> {
+        let open = self.open(disk)?;
+        let newest = open.follows(link.epoch)?;
+        if newest != link.follows {
+            return Err(SourceError::SealedOnAnother { follows: link.follows, newest });
+        }
+        open.begin(link.epoch).map(drop)
+    }
+
     /// Gives an epoch up. The answer is that it failed, or that it is durable after all; until it
     /// comes no other epoch of the disk begins. An epoch that was answered already is left alone.
     pub fn abort_epoch(&mut self, disk: DiskId, epoch: Epoch) -> Result<(), SourceError> {

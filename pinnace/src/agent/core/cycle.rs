@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use blocks::{DiskId, EpochKind, GapReason};
+use blocks::{DiskId, Epoch, EpochKind, GapReason, PointRecord, SealedEpoch};
 use crossbeam_channel::bounded;
-use shipper::Job;
+use shipper::{Content, Job};
 use tracker::SealPolicy;
 use tracker::hrl::LogState;
+use wire::EpochLink;
 
 use super::Core;
 use crate::admin::agent::Response;
@@ -19,6 +20,14 @@ use crate::agent::link::LinkCommand;
 const PASS_IN_FLIGHT: usize = 3;
 /// Frames between the pipeline and the connection: each is at most a little over 1 MiB.
 const FRAMES_QUEUED: usize = 8;
+
+/// A sealed epoch to send.
+pub(super) struct Shipment {
+    pub(super) sealed: SealedEpoch,
+    /// The epoch it is built on.
+    pub(super) follows: Epoch,
+    pub(super) content: Content,
+}
 
 impl Core {
     /// Seals and ships what is due of one disk, and writes its log when that is due.
@@ -48,7 +57,8 @@ impl Core {
         }
         if self.is_due(id, now) {
             self.seal_and_ship(id)?;
-        } else if let Some(disk) = self.disks.get_mut(&id)
+        } else if !self.points.cuts(id)
+            && let Some(disk) = self.disks.get_mut(&id)
             && disk.tracker.sweep_due()
         {
             let harvest = disk.harvest();
@@ -67,9 +77,9 @@ impl Core {
         let due = if disk.tracker.in_pass() {
             in_flight == 0 || (in_flight < PASS_IN_FLIGHT && seeding && disk.tracker.may_overlap())
         } else {
-            in_flight == 0 && now >= disk.next_cycle
+            in_flight == 0 && now >= disk.next_cycle && !self.points.holds_deltas()
         };
-        open && !held && !disk.record.paused && due
+        open && !self.points.cuts(id) && !held && !disk.record.paused && due
     }
 
     pub(super) fn seal_and_ship(&mut self, id: DiskId) -> Result<()> {
@@ -78,8 +88,6 @@ impl Core {
             dirty_threshold_permille: self.config.dirty_threshold_percent * 10,
         };
         let Some(disk) = self.disks.get_mut(&id) else { return Ok(()) };
-        let Session::Open { sealer } = &disk.session else { return Ok(()) };
-        let sealer = Arc::clone(sealer);
         let before = disk.gap();
         let follows = disk.tracker.newest();
         let harvest = disk.harvest();
@@ -87,15 +95,31 @@ impl Core {
             disk.next_cycle = Instant::now() + self.config.interval;
             return Ok(());
         };
+        self.ship(id, Shipment { sealed, follows, content: Content::Disk }, None)?;
+        self.note_gap(id, before);
+        Ok(())
+    }
+
+    /// Sends a sealed epoch on its way.
+    pub(super) fn ship(
+        &mut self,
+        id: DiskId,
+        shipment: Shipment,
+        point: Option<PointRecord>,
+    ) -> Result<()> {
+        let Shipment { sealed, follows, content } = shipment;
+        let Some(disk) = self.disks.get_mut(&id) else { return Ok(()) };
+        let Session::Open { sealer } = &disk.session else { return Ok(()) };
+        let sealer = Arc::clone(sealer);
         disk.sent.note_sealed(sealed.epoch(), Instant::now());
         let (sink, frames) = bounded(FRAMES_QUEUED);
         let (epoch, kind) = (sealed.epoch(), sealed.kind());
         let replica_hashes = (kind == EpochKind::Compare).then(|| self.link.hashes(id));
-        let handle = disk.handle;
-        self.link.send(LinkCommand::Ship { disk: id, epoch, kind, frames });
-        let job = Job { disk: handle, sealed, follows, sealer, replica_hashes, sink };
+        let link = EpochLink { kind, epoch, follows };
+        let disk = disk.handle;
+        self.link.send(LinkCommand::Ship { disk: id, epoch: link, frames });
+        let job = Job { disk, sealed, content, point, follows, sealer, replica_hashes, sink };
         self.engine.ship(job).context("starting a shipment")?;
-        self.note_gap(id, before);
         Ok(())
     }
 }

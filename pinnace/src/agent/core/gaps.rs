@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use blocks::{DiskId, GapReason, Mark, Slot};
+use blocks::{DiskId, GapReason, Mark, RetractReason, Slot};
 use tracker::hrl::{Log, LogHeader, LogState};
 
 use super::Core;
@@ -22,9 +22,9 @@ impl Core {
         disk.pass = after.map(|_| Pass::begin(&disk.tracker));
         match after {
             Some(reason) => {
-                disk.sent.gaps += 1;
+                disk.sent.gaps += u64::from(before.is_none());
                 tracing::warn!(DISK = name, REASON = %reason, "tracking has a gap: the disk is compared");
-                disk.tracked.fill_pending();
+                disk.keep_outstanding();
             }
             None => tracing::info!(DISK = name, "the replica follows"),
         }
@@ -40,12 +40,22 @@ impl Core {
         // Before the tracker knows, so that no crash in between forgets the gap.
         disk.tracked.fill_pending();
         disk.tracker.handle_gap(reason, now());
-        if disk.gap() == before {
-            // One was open already, and is worked off from the start.
-            disk.sent.gaps += 1;
-            tracing::warn!(DISK = disk.name, REASON = %reason, "another gap: the pass starts over");
+        if before.is_some() {
+            self.note_gap_in_pass(id, reason);
         }
         self.note_gap(id, before);
+    }
+
+    /// A pass goes on although there is another gap: a comparison follows it, whatever becomes of
+    /// this agent.
+    fn note_gap_in_pass(&mut self, id: DiskId, reason: GapReason) {
+        let Some(disk) = self.disks.get_mut(&id) else { return };
+        disk.sent.gaps += 1;
+        disk.pass = Some(Pass::begin(&disk.tracker));
+        tracing::warn!(DISK = disk.name, REASON = %reason, "another gap: a comparison follows");
+        if let Err(error) = self.write_log(id, LogState::Open) {
+            tracing::error!(DISK = %id, "{error:#}");
+        }
     }
 
     pub(super) fn drain_rings(&mut self) {
@@ -70,6 +80,12 @@ impl Core {
             }
         }
         for (id, reason) in gaps {
+            // Before the comparison begins, whose epochs are no points.
+            let retracted = match reason {
+                GapReason::CrossCheck { .. } => RetractReason::CrossCheck,
+                _ => RetractReason::Gap,
+            };
+            self.retract_points(id, retracted, &reason.to_string());
             self.open_gap(id, reason);
             // After the gap is on record: a crash in between finds the taints again.
             if let (GapReason::Tainted(taints), Some(disk)) = (reason, self.disks.get(&id)) {
@@ -87,7 +103,7 @@ impl Core {
             boot_id: self.boot_id,
             disk_sequence: disk.record.disk_sequence,
             acked: disk.tracker.acked(),
-            coverage: disk.tracker.coverage(),
+            coverage: disk.tracker.coverage_to_log(),
             state,
         };
         self.state.write_log(&Log { header, dirty: disk.tracker.outstanding() })

@@ -3,6 +3,7 @@
 use anyhow::Result;
 use crossbeam_channel::Sender;
 
+use super::points::Kind;
 use super::{Core, memory};
 use crate::admin::agent::{Request, Response, Status};
 use crate::agent::clock::now;
@@ -25,6 +26,10 @@ impl Core {
                 }
             }
             Request::Unprotect { disk } => protect::unprotect(self, &disk).map(Response::Done),
+            Request::CreatePoint { app_consistent } => {
+                let kind = if app_consistent { Kind::Application } else { Kind::Ordinary };
+                return self.ask_for_point(kind, answer);
+            }
             Request::Pause { disk } => self.set_paused(disk.as_deref(), Shipping::Paused),
             Request::Resume { disk } => self.set_paused(disk.as_deref(), Shipping::On),
         };
@@ -65,6 +70,7 @@ impl Core {
             disks,
             problems: self.absent.iter().map(|absent| absent.problem.clone()).collect(),
             memory_bytes: memory().0,
+            points: self.points.stats.status(),
         })
     }
 }

@@ -34,7 +34,10 @@ impl Core {
                 self.link_status = LinkStatus::Refused { reason };
                 self.close_sessions();
             }
-            LinkEvent::Opened { disk, durable, replica } => self.opened(disk, durable, replica),
+            LinkEvent::Opened { disk, durable, confirmed, replica } => {
+                self.opened(disk, durable, replica);
+                self.note_opened_points(disk, durable, confirmed);
+            }
             LinkEvent::Refused { disk, code, detail } => self.refused(disk, code, &detail),
             LinkEvent::Shipped { disk, report } => self.shipped(disk, &report),
             LinkEvent::Durable { disk, epoch } => self.durable(disk, epoch),
@@ -61,6 +64,8 @@ impl Core {
                 disk.session = Session::Closed;
             }
         }
+        let ids: Vec<DiskId> = self.disks.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.note_lost_points(id));
     }
 
     pub(super) fn opened(&mut self, id: DiskId, durable: Epoch, replica: Replica) {
@@ -68,6 +73,8 @@ impl Core {
         let Some(disk) = self.disks.get_mut(&id) else { return };
         let before = disk.gap();
         let released = disk.tracker.handle_resume(durable, replica, now);
+        // Before the epoch is noted, by which the next agent would see that the replica fell back.
+        disk.keep_outstanding();
         disk.release(&released);
         disk.sent.note_aborted();
         // A key of its own for each session: no nonce is used twice, whatever was lost.
@@ -133,6 +140,8 @@ impl Core {
         if disk.gap().is_none() && before.is_none() {
             disk.next_cycle = Instant::now() + self.config.interval;
         }
+        disk.points.note_durable(epoch);
+        self.note_durable_point(id, epoch);
         self.note_gap(id, before);
     }
 
@@ -144,6 +153,7 @@ impl Core {
         let before = disk.gap();
         disk.tracker.handle_abort();
         disk.sent.note_aborted();
+        disk.points.note_aborted();
         if code.class() == Class::Permanent {
             disk.session = Session::Refused { reason };
         } else {
@@ -151,6 +161,7 @@ impl Core {
             disk.sent.failures += 1;
             disk.held = Some((reason, until));
         }
+        self.note_lost_points(id);
         self.note_gap(id, before);
     }
 }

@@ -114,6 +114,7 @@ impl<'a> Session<'a> {
             SourceEvent::Opened(opened) => (self.tell)(LinkEvent::Opened {
                 disk: opened.disk,
                 durable: opened.last_durable,
+                confirmed: opened.confirmed,
                 replica: match opened.state {
                     ReplicaState::Empty => Replica::Empty,
                     ReplicaState::Partial => Replica::Partial,
@@ -155,10 +156,12 @@ impl<'a> Session<'a> {
     fn command(&mut self, command: LinkCommand) {
         match command {
             LinkCommand::Open(open) => self.note(|session| session.open_disk(*open)),
-            LinkCommand::Ship { disk, epoch, kind, frames } => {
-                // Refused only if the disk was closed meanwhile: dropping the frames cancels.
-                match self.session.begin_epoch(disk, epoch, kind) {
-                    Ok(_) => {
+            LinkCommand::Ship { disk, epoch: link, frames } => {
+                let epoch = link.epoch;
+                // Refused if the disk was closed meanwhile, or if the core has not heard yet what
+                // became of the epochs before: dropping the frames cancels.
+                match self.session.begin_sealed(disk, link) {
+                    Ok(()) => {
                         self.sending.entry(disk).or_default().insert(epoch, None);
                         let (connection, told) = (self.connection.clone(), self.epochs.0.clone());
                         tokio::spawn(epoch::send(connection, (disk, epoch), frames, told));
@@ -176,6 +179,12 @@ impl<'a> Session<'a> {
                     // Dropping the answer tells the comparison.
                     Err(error) => tracing::debug!(DISK = %disk, %error, "no hashes"),
                 }
+            }
+            LinkCommand::ConfirmPoints { disk, through } => {
+                self.note(|session| session.confirm_points(disk, through));
+            }
+            LinkCommand::RetractPoints(retract) => {
+                self.note(|session| session.retract_points(retract));
             }
             LinkCommand::Close { disk } => {
                 self.note(|session| session.close_disk(disk, Forget::Keep));

@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const FILE_LEN: u64 = 1000 + 2 * ENTRY_LEN as u64 + TRAILER_LEN as u64;
+const FILE_LEN: u64 = 1000 + 2 * 32 + TRAILER_LEN as u64;
 
 fn trailer() -> Trailer {
     Trailer {
@@ -14,6 +14,7 @@ fn trailer() -> Trailer {
         index_offset: 1000,
         index_crc: 0x0403_0201,
         summary: EpochSummary { frames: 2, data_bytes: 4096, zero_bytes: 512, completes: true },
+        version: Version::Bounds,
     }
 }
 
@@ -44,39 +45,39 @@ fn a_trailer_fits_its_file_or_is_none() {
 }
 
 #[test]
-fn an_index_is_a_gapless_run_of_frames() {
-    let entry = |offset, len, first, end| IndexEntry { offset, len, first, end }.encode();
-    let decode = |entries: &[[u8; ENTRY_LEN]]| decode_index(&entries.concat(), 1000);
-    let good = [entry(0, 300, 5, 9), entry(300, 400, 0, 1)];
-    assert_eq!(decode(&good).unwrap().len(), 2);
-    assert_eq!(decode(&[]).unwrap().len(), 0);
-    for bad in [
-        [entry(0, 300, 5, 9), entry(301, 400, 0, 1)],
-        [entry(0, 300, 5, 9), entry(300, 700, 0, 1)],
-        [entry(0, 300, 5, 5), entry(300, 400, 0, 1)],
-        [entry(0, 0, 5, 9), entry(0, 400, 0, 1)],
-        [entry(0, u32::MAX, 5, 9), entry(u64::from(u32::MAX), 400, 0, 1)],
-    ] {
-        assert_eq!(decode(&bad), None);
+fn the_trailer_of_version_2_does_not_move() {
+    let version = Version::Exact { extents: 5, end_len: 0x0102, has_point: true };
+    let trailer = Trailer { version, ..trailer() };
+    let bytes = trailer.encode();
+    assert_eq!(bytes[..16], *b"PNDELTA\0\x02\0\x03\x01\x02\x01\0\0");
+    assert_eq!(
+        bytes[96..124],
+        [&[5, 0, 0, 0, 0, 0, 0, 0, 1][..], &[0; 15], &[1, 2, 3, 4]].concat()
+    );
+    let len = 1000 + (2 * 8 + 5 * 16) + 64 + 128;
+    assert_eq!(Trailer::decode(&bytes, len), Some(trailer));
+    assert_eq!(Trailer::decode(&bytes, len - 64), None);
+    for extents in [4, 6, u64::MAX, EXTENTS_PER_EPOCH_MAX + 1] {
+        let version = Version::Exact { extents, end_len: 0x0102, has_point: true };
+        assert_eq!(Trailer::decode(&Trailer { version, ..trailer }.encode(), len), None);
     }
-    assert_eq!(decode_index(&good.concat()[1..], 1000), None);
 }
 
 proptest! {
     #[test]
     fn no_bytes_panic(
         bytes in prop::collection::vec(any::<u8>(), TRAILER_LEN),
-        index in prop::collection::vec(any::<u8>(), 0..200),
         file_len: u64,
         repaired: bool,
+        version in 1u8..4,
     ) {
         let mut bytes: [u8; TRAILER_LEN] = bytes.try_into().unwrap();
         if repaired {
             bytes[..10].copy_from_slice(&trailer().encode()[..10]);
+            bytes[8] = version;
             let checksum = crc32c::crc32c(&bytes[..TRAILER_LEN - 4]);
             bytes[TRAILER_LEN - 4..].copy_from_slice(&checksum.to_le_bytes());
         }
         let _ = Trailer::decode(&bytes, file_len);
-        let _ = decode_index(&index, file_len);
     }
 }

@@ -10,7 +10,7 @@ use crate::{
         parcel::{Event, Planned, Producer},
     },
     plan::Plan,
-    shipment::ShipError,
+    shipment::{Content, ShipError},
 };
 
 /// Where a shipment's batches come from.
@@ -26,6 +26,7 @@ pub(crate) struct Line {
     pub(crate) disk: DiskHandle,
     pub(crate) producer: Producer,
     source: Source,
+    pub(super) content: Content,
     /// Came from the source and waits for a permit.
     waiting: Option<Planned>,
     /// How many came from the source.
@@ -51,8 +52,13 @@ enum Sourced {
 }
 
 impl Line {
-    pub(crate) fn new(disk: DiskHandle, producer: Producer, source: Source) -> Self {
-        Self { disk, producer, source, waiting: None, batches: 0 }
+    pub(crate) fn new(
+        disk: DiskHandle,
+        producer: Producer,
+        source: Source,
+        content: Content,
+    ) -> Self {
+        Self { disk, producer, source, content, waiting: None, batches: 0 }
     }
 
     /// The next batch, if there is one and it may be started.

@@ -10,6 +10,7 @@ use nix::libc::{EAGAIN, EINTR};
 use super::Line;
 use crate::{
     disk::DiskHandle,
+    image::DiskImage,
     io::{
         flow::Permit,
         parcel::{Filled, Planned, Producer},
@@ -93,6 +94,18 @@ impl Loading {
             come: vec![0; reads],
             outstanding: reads,
             failed: false,
+        }
+    }
+
+    /// Copies what the batch ships from memory, instead of reading it.
+    pub(super) fn fill_from(&mut self, image: &DiskImage) {
+        let bytes = self.buffer.bytes_mut();
+        for piece in &self.planned.batch.pieces {
+            if !image.copy(piece.extent, &mut bytes[piece.range()]) {
+                self.failed = true;
+                self.producer.fail(ShipError::NotInImage(piece.extent));
+                return;
+            }
         }
     }
 

@@ -37,7 +37,8 @@ pub(crate) fn tell(patience: &Patience) -> Result<()> {
     }
 
     narration.step("A target and an agent: two processes, mutual TLS, a one-time token");
-    let mut site = Site::start(&rig, &SiteSpec { agent_settings: SETTINGS.into(), store: None })?;
+    let mut site =
+        Site::start(&rig, &SiteSpec { agent_settings: SETTINGS.into(), ..SiteSpec::default() })?;
     patience.check()?;
 
     initial_replication(patience, &mut narration, &site, &disks)?;

@@ -57,6 +57,14 @@ impl OpenDisk {
 
     /// Begins an epoch, and returns the one it follows.
     pub(super) fn begin(&mut self, epoch: Epoch) -> Result<Epoch, SourceError> {
+        let follows = self.follows(epoch)?;
+        self.newest = epoch;
+        self.in_flight.insert(epoch, InFlight { follows, unconsumed: 0, fate: Fate::Sent });
+        Ok(follows)
+    }
+
+    /// What an epoch that begins now follows, if it may begin.
+    pub(super) fn follows(&self, epoch: Epoch) -> Result<Epoch, SourceError> {
         if epoch <= self.newest {
             return Err(SourceError::EpochNotRising { epoch, newest: self.newest });
         }
@@ -69,10 +77,7 @@ impl OpenDisk {
             return Err(SourceError::AbortPending(*pending));
         }
         let sent = self.in_flight.iter().filter(|(_, it)| it.fate == Fate::Sent);
-        let follows = sent.map(|(epoch, _)| *epoch).next_back().unwrap_or(self.durable);
-        self.newest = epoch;
-        self.in_flight.insert(epoch, InFlight { follows, unconsumed: 0, fate: Fate::Sent });
-        Ok(follows)
+        Ok(sent.map(|(epoch, _)| *epoch).next_back().unwrap_or(self.durable))
     }
 
     /// The newest epoch that the target said is durable.

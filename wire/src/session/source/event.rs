@@ -101,6 +101,14 @@ pub enum SourceError {
     /// An epoch was given up, and the target has not said yet what became of it.
     #[error("the end of epoch {0}, which was given up, is not known yet")]
     AbortPending(Epoch),
+    /// The epoch was sealed on one that the next epoch does not build on.
+    #[error("the epoch was sealed on epoch {follows}, but the next one builds on {newest}")]
+    SealedOnAnother {
+        /// What it was sealed on.
+        follows: Epoch,
+        /// What the session would build on.
+        newest: Epoch,
+    },
     /// Blocks past the end of the disk, none, or too many at once.
     #[error("the blocks lie past the end of the disk, or are none or too many at once")]
     Blocks,

@@ -3,6 +3,7 @@
 use blocks::{ByteLen, Epoch, EpochKind, RetractReason};
 
 use super::pair::*;
+use crate::EpochLink;
 use crate::close::{CloseCode, Reason};
 use crate::message::{Features, Forget, RetractPoints, VersionRange};
 use crate::session::{
@@ -122,6 +123,25 @@ fn while_an_epoch_is_given_up_nothing_is_built_on_it() {
     pair.deliver(2, &frames[1..]);
     assert!(pair.pump().1.is_empty());
     assert_eq!(pair.begin(2, 1)[0].header().follows, Epoch::NONE);
+}
+
+#[test]
+fn an_epoch_sealed_on_another_than_the_newest_is_not_begun() {
+    let mut pair = Pair::open(Epoch::NONE);
+    let first = pair.begin(1, 1);
+    let sealed = |epoch, follows| EpochLink {
+        kind: EpochKind::Delta,
+        epoch: Epoch(epoch),
+        follows: Epoch(follows),
+    };
+    // Sealed by somebody who has not heard of epoch 1.
+    let begun = pair.source.begin_sealed(DISK, sealed(2, 0));
+    let refused = SourceError::SealedOnAnother { follows: Epoch(0), newest: Epoch(1) };
+    assert_eq!(begun, Err(refused));
+    assert_eq!(pair.source.begin_sealed(DISK, sealed(2, 1)), Ok(()));
+    pair.deliver(2, &first);
+    pair.target.handle_durable(DISK, Epoch(1));
+    assert_eq!(heard(&pair.pump().0), ["durable 1"]);
 }
 
 #[test]
