@@ -149,9 +149,8 @@ fn open_one(places: Vec<PathBuf>) -> Result<(PathBuf, File)> {
     let text = fs::read_to_string("/proc/self/mountinfo").context("reading the mounts")?;
     for place in places {
         // Of several mounts at one place the last is what is seen.
-        let mounts = text.lines().filter_map(Mount::parse);
-        let seen =
-            mounts.filter(|mount| mount.point == place).next_back().map(|mount| mount.device);
+        let mut mounts = text.lines().filter_map(Mount::parse);
+        let seen = mounts.rfind(|mount| mount.point == place).map(|mount| mount.device);
         let Ok(file) = File::open(&place) else { continue };
         let opened = file.metadata().context("looking at a mount")?.dev();
         let opened = (nix::sys::stat::major(opened), nix::sys::stat::minor(opened));

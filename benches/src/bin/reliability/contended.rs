@@ -105,7 +105,7 @@ pub(crate) fn ask(
         found.len(),
         made.len()
     );
-    all.judged = judge::judge(&stage, &store, found)?;
+    all.judged = judge::judge(&stage, &store, &found)?;
     (all.writes, all.bytes) = (written.writes, written.bytes);
     Ok(all)
 }

@@ -45,10 +45,12 @@ pub(crate) struct Record {
 }
 
 impl Findings {
+    #[expect(clippy::needless_pass_by_value, reason = "numbers and texts, as they come")]
     pub(crate) fn row(&mut self, what: &str, found: impl ToString) {
         self.rows.push(Row { what: what.into(), found: found.to_string() });
     }
 
+    #[expect(clippy::needless_pass_by_value, reason = "as above")]
     pub(crate) fn verdict(&mut self, what: &str, found: impl ToString, bar: &str, met: bool) {
         let (what, bar) = (what.into(), bar.into());
         self.verdicts.push(Verdict { what, found: found.to_string(), bar, met });

@@ -60,11 +60,7 @@ impl Judged {
 }
 
 /// Judges all points of a run whose writers have stopped.
-pub(crate) fn judge(
-    stage: &Stage,
-    store: &Store,
-    points: Vec<MachinePoint>,
-) -> Result<Vec<Judged>> {
+pub(crate) fn judge(stage: &Stage, store: &Store, points: &[MachinePoint]) -> Result<Vec<Judged>> {
     let judge = Judge::new(stage, store)?;
     let runs: Vec<&[MachinePoint]> = points.chunks(RUN).collect();
     let next = AtomicUsize::new(0);

@@ -73,7 +73,7 @@ fn run(options: &Options) -> Result<()> {
     for of in MEASUREMENTS.iter().filter(|of| wanted(of.name)) {
         eprintln!("{}", of.name);
         let found = (of.measure)(&rig, options.points.unwrap_or(of.points));
-        let kept = found.and_then(|found| keep(found.at(of.name), &options.figures));
+        let kept = found.and_then(|found| keep(&found.at(of.name), &options.figures));
         match kept {
             Ok(true) => {}
             Ok(false) => failed.push(of.name),
@@ -89,7 +89,7 @@ fn run(options: &Options) -> Result<()> {
 }
 
 /// Keeps a record, and shows it; whether every bar was met.
-fn keep(record: Record, directory: &Path) -> Result<bool> {
+fn keep(record: &Record, directory: &Path) -> Result<bool> {
     for row in &record.rows {
         eprintln!("  {}: {}", row.what, row.found);
     }

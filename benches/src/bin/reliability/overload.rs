@@ -45,7 +45,7 @@ pub(crate) fn measure(rig: &Rig, wanted: usize) -> Result<Findings> {
     let after = stage.counts()?;
     let written = load.stop()?;
     let store = stage.store()?;
-    let judged = judge::judge(&stage, &store, points(&store, since)?)?;
+    let judged = judge::judge(&stage, &store, &points(&store, since)?)?;
     let mut found = Findings::default();
     found.row("seconds at full speed", time.as_secs());
     found.row("stamped writes", written.writes);

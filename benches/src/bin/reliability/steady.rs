@@ -76,7 +76,7 @@ fn round(rig: &Rig, seed: u64, wanted: usize, totals: &mut Totals) -> Result<()>
     totals.files_written += files_written;
     look_at_files(rig, (&store, &files), &made, (&looks, totals))?;
     note_retracted((&stage, &files), &made, totals);
-    totals.judged.extend(judge::judge(&stage, &store, made)?);
+    totals.judged.extend(judge::judge(&stage, &store, &made)?);
     Ok(())
 }
 
