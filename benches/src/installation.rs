@@ -12,11 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use vm_tests::{Daemon, DaemonSpec, Mounted, Rig, pinnace_binary, wait_until};
-
-/// No point within the time of a measurement: without points the base of a replica follows its
-/// disk, so that the two can be compared.
-const NO_POINTS: &str = "[policy]\npoint_interval = \"1h\"\nobjective = \"2h\"\n";
+use vm_tests::{Daemon, DaemonSpec, Mounted, NO_POINTS, Rig, pinnace_binary, wait_until};
 
 /// Long enough for any daemon to start on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,10 +1,7 @@
 //! What was found, as it is kept and as it is shown.
 
 use std::fmt::Write as _;
-use std::fs;
-use std::path::Path;
 
-use anyhow::{Context, Result};
 use benches::machine::Machine;
 use serde::{Deserialize, Serialize};
 
@@ -70,26 +67,6 @@ impl Findings {
 }
 
 impl Record {
-    /// Keeps it in `directory`, in place of what an earlier run kept.
-    pub(crate) fn write(&self, directory: &Path) -> Result<()> {
-        fs::create_dir_all(directory)?;
-        let path = directory.join(format!("{}.json", self.name));
-        let json = serde_json::to_vec_pretty(self).context("a record as JSON")?;
-        fs::write(&path, json).with_context(|| format!("writing {}", path.display()))
-    }
-
-    /// What the last run kept under this name, if one did.
-    pub(crate) fn read(directory: &Path, name: &str) -> Result<Option<Self>> {
-        let path = directory.join(format!("{name}.json"));
-        match fs::read(&path) {
-            Ok(json) => serde_json::from_slice(&json)
-                .map(Some)
-                .with_context(|| format!("reading {}", path.display())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
-        }
-    }
-
     /// Whether every bar was met.
     pub(crate) fn is_met(&self) -> bool {
         self.verdicts.iter().all(|verdict| verdict.met)

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Result, bail, ensure};
-use benches::document;
+use benches::{document, figures};
 use clap::Parser;
 use vm_tests::Rig;
 
@@ -97,14 +97,14 @@ fn keep(record: &Record, directory: &Path) -> Result<bool> {
         let met = if verdict.met { "met" } else { "MISSED" };
         eprintln!("  {}: {met} ({}; {})", verdict.what, verdict.found, verdict.bar);
     }
-    record.write(directory)?;
+    figures::write(directory, &record.name, record)?;
     Ok(record.is_met())
 }
 
 fn write_report(options: &Options) -> Result<()> {
     let mut tables = String::new();
     for of in &MEASUREMENTS {
-        if let Some(record) = Record::read(&options.figures, of.name)? {
+        if let Some(record) = figures::read::<Record>(&options.figures, of.name)? {
             tables.push_str(&record.tables());
         }
     }
