@@ -60,5 +60,7 @@ pub use store::{
     AtRest, AttachError, DiskListing, DiskSpec, DiskSummary, ForgetError, HistoryError, InitError,
     InspectError, OpenDiskError, OpenStoreError, Store, Usage, VerifyReport,
 };
-pub use view::{Allocated, Allocation, LayerError, LayerFault, ReadError, View, ViewError};
+pub use view::{
+    Allocated, Allocation, LayerError, LayerFault, ReadError, VIEW_CACHE_DEFAULT, View, ViewError,
+};
 pub use workers::Parallelism;
