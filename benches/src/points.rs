@@ -104,7 +104,6 @@ impl Scattered {
         for _ in 0..DELTAS {
             replica.scatter(BLOCKS, POINT_EVERY, cut).context("making a delta")?;
         }
-        // The base of a seed is synced with its epoch, but for the last point that is not enough.
         Ok(Self { directory, replica })
     }
 

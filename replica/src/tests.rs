@@ -14,5 +14,6 @@ mod room;
 mod scenario;
 mod scrub;
 mod source;
+mod views;
 
 pub(crate) use source::point;

@@ -206,6 +206,11 @@ impl View {
         Ok(self.layers.read_noted(extent, buffer)?)
     }
 
+    #[cfg(test)]
+    pub(crate) fn decoded(&self) -> (u64, u64) {
+        self.layers.decoded()
+    }
+
     fn start_ahead(&self) -> Option<ReadAhead> {
         // Without threads everything is as true, and slower.
         (self.threads > 0).then(|| ReadAhead::start(&self.layers, self.threads).ok()).flatten()

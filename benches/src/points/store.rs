@@ -25,6 +25,9 @@ const ZSTD_LEVEL: i32 = 1;
 /// Different blocks of changed content.
 const BLOCKS: usize = 4096;
 
+/// Different pieces of mixed content.
+const PIECES: usize = 80;
+
 /// How the frames of a scattered delta are cut.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Cut {
@@ -116,7 +119,8 @@ impl Replica {
         };
         let parcels: Vec<Parcel> =
             parcels.into_iter().map(|extents: Vec<Extent>| self.parcel(&extents)).collect();
-        let is_point = (self.epoch + 1).is_multiple_of(nth);
+        // The seed was the first epoch.
+        let is_point = self.epoch.is_multiple_of(nth);
         let sealed = self.seal(EpochKind::Delta, is_point, parcels)?;
         self.commit(sealed)
     }
@@ -181,21 +185,26 @@ impl Replica {
     }
 }
 
-/// Mixed content from the start of the disk on, a mebibyte a frame.
+/// Mixed content from the start of the disk on, a mebibyte a frame. It repeats itself, but not
+/// within what a frame is packed with.
 fn mixed(len: ByteLen, seed: u64) -> impl Iterator<Item = Parcel> {
     let mut mix = Mix::new(seed);
-    let mut piece = Box::new([0; PIECE]);
+    let pieces: Vec<_> = (0..PIECES)
+        .map(|_| {
+            let mut piece = Box::new([0; PIECE]);
+            mix.fill(&mut piece).then_some(piece)
+        })
+        .collect();
+    let per_frame = DATA_LEN_MAX as usize / PIECE;
     (0..len.0 / u64::from(DATA_LEN_MAX)).map(move |frame| {
         let mut parcel = Parcel { extents: Vec::new(), data: Vec::new() };
-        for at in (0..u64::from(DATA_LEN_MAX)).step_by(PIECE) {
-            let start = Sector((frame * u64::from(DATA_LEN_MAX) + at) / SECTOR_SIZE);
-            let extent = Extent { start, sectors: PIECE as u64 / SECTOR_SIZE };
-            let has_data = mix.fill(&mut piece);
-            let content = if has_data { Content::Data } else { Content::Zeroes };
+        for number in (frame * per_frame as u64..).take(per_frame) {
+            let sectors = PIECE as u64 / SECTOR_SIZE;
+            let extent = Extent { start: Sector(number * sectors), sectors };
+            let piece = &pieces[usize::try_from(number).expect("few") % PIECES];
+            let content = if piece.is_some() { Content::Data } else { Content::Zeroes };
             parcel.extents.push(frame_extent(extent, content));
-            if has_data {
-                parcel.data.extend_from_slice(piece.as_slice());
-            }
+            parcel.data.extend(piece.iter().flat_map(|piece| piece.as_slice()));
         }
         parcel
     })

@@ -2,7 +2,10 @@
 
 use std::{
     collections::HashSet,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use blocks::{Epoch, Extent, Geometry, SECTOR_SIZE, Sector};
@@ -44,6 +47,8 @@ pub(crate) struct Layers {
     turns: Turns,
     /// Buffers that no thread uses just now.
     scratches: Mutex<Vec<Scratch>>,
+    /// How many frames were decoded so far.
+    decoded: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -138,6 +143,7 @@ impl Layers {
             readers: Mutex::default(),
             turns: Turns::default(),
             scratches: Mutex::default(),
+            decoded: AtomicU64::new(0),
         })
     }
 
@@ -178,13 +184,12 @@ impl Layers {
         }
         let mut missing = self.pages.read(self.within_frames(extent), &mut to);
         while let Some(number) = missing.first().and_then(|first| first.source().as_frame()) {
-            let turn = self.turns.take(number);
-            if turn.has_waited {
-                missing = self.pages.read(missing, &mut to);
-            }
             let (here, rest): (Vec<_>, Vec<_>) =
                 missing.into_iter().partition(|part| part.source().as_frame() == Some(number));
             missing = rest;
+            let _turn = self.turns.take(number);
+            // Whose turn was before may have left it all here.
+            let here = self.pages.read(here, &mut to);
             if !here.is_empty() {
                 self.decode(number, |frame| copy(frame, &here, &mut to))?;
             }
@@ -215,6 +220,13 @@ impl Layers {
         matches!(frame, Some(Ok(number)) if !self.shown.of_frame(number).is_empty())
     }
 
+    /// How many frames were decoded so far, and of how many anything is shown.
+    #[cfg(test)]
+    pub(crate) fn decoded(&self) -> (u64, u64) {
+        let frames: HashSet<_> = self.map.iter().filter_map(|s| s.source().as_frame()).collect();
+        (self.decoded.load(Ordering::Relaxed), frames.len() as u64)
+    }
+
     /// Decodes a frame, gives it to `take`, and keeps what of it readers come to soon.
     fn decode(
         &self,
@@ -222,6 +234,7 @@ impl Layers {
         take: impl FnOnce(&Decoded<'_>) -> Result<(), LayerFault>,
     ) -> Result<(), LayerError> {
         let layer = &self.layers[self.layer_of(number)];
+        self.decoded.fetch_add(1, Ordering::Relaxed);
         let scratches = || self.scratches.lock().unwrap_or_else(PoisonError::into_inner);
         let mut scratch = scratches().pop().unwrap_or_else(Scratch::new);
         let decoded = layer.decode(number, &self.opener, &mut scratch, |frame| {
@@ -236,13 +249,13 @@ impl Layers {
 
     fn keep(&self, number: u32, frame: &Decoded<'_>) {
         let positions = self.readers().positions();
-        let reach = self.pages.reach(&positions);
+        let Some(reach) = self.pages.reach(&positions) else { return };
         let mut gathered = self.pages.gather();
         for at in self.shown.of_frame(number) {
             let segment = self.map[*at as usize];
             // What the index says wrongly is an error for whoever asks for it.
             if let Some(data) = frame.get(segment.extent()) {
-                gathered.add(segment, data, |page| positions.distance(page) < reach);
+                gathered.add(segment, data, |page| positions.distance(page) <= reach);
             }
         }
         self.pages.keep(gathered, &positions);

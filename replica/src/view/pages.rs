@@ -92,14 +92,14 @@ impl PageCache {
         in_pages(segment).all(|part| holds(part).is_some())
     }
 
-    /// How far away a page may be to be worth keeping: nearer than this.
-    pub(super) fn reach(&self, positions: &Positions) -> u64 {
+    /// How far away a page may be to be worth keeping; nothing if none is.
+    pub(super) fn reach(&self, positions: &Positions) -> Option<u64> {
         let held = self.held();
-        match positions.farthest(&held) {
-            Some((_, distance)) if held.len() >= self.pages_max => distance,
-            None if self.pages_max == 0 => 0,
-            _ => BEHIND,
+        if held.len() < self.pages_max {
+            return Some(BEHIND);
         }
+        let (_, farthest) = positions.farthest(&held)?;
+        farthest.checked_sub(1)
     }
 
     /// Begins to fill pages.

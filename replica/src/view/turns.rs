@@ -16,26 +16,22 @@ pub(super) struct Turns {
 pub(super) struct Turn<'a> {
     turns: &'a Turns,
     frame: u32,
-    /// Whether another thread has just had its turn, and may have left the frame's data.
-    pub(super) has_waited: bool,
 }
 
 impl Turns {
     /// Takes a turn; waits while another thread has it.
     pub(super) fn take(&self, frame: u32) -> Turn<'_> {
         let mut taken = self.lock();
-        let mut has_waited = false;
         while !taken.insert(frame) {
-            has_waited = true;
             taken = self.over.wait(taken).unwrap_or_else(PoisonError::into_inner);
         }
-        Turn { turns: self, frame, has_waited }
+        Turn { turns: self, frame }
     }
 
     /// Takes a turn that no other thread has.
     pub(super) fn try_take(&self, frame: u32) -> Option<Turn<'_>> {
         let is_free = self.lock().insert(frame);
-        is_free.then(|| Turn { turns: self, frame, has_waited: false })
+        is_free.then(|| Turn { turns: self, frame })
     }
 
     fn lock(&self) -> MutexGuard<'_, HashSet<u32>> {
