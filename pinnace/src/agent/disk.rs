@@ -26,6 +26,10 @@ const BASELINE_KEPT: u64 = 1;
 /// Says that what is outstanding at rest was kept with it.
 const REST_KEPT: u64 = 1;
 
+/// How long a disk is looked at for a moment of rest before its initial replication begins. Only one
+/// that is never idle, not for microseconds, takes so long, and its points are not confirmed.
+const SETTLING: Duration = Duration::from_secs(1);
+
 /// The cross-check of a disk that was tracked before: it goes on from the offset kept then, so that
 /// a loss while no agent ran is found.
 pub(super) fn resumed_check(tracked: &TrackedDisk) -> CrossCheck {
@@ -60,6 +64,9 @@ pub(super) struct ProtectedDisk {
     pub(super) handle: DiskHandle,
     pub(super) tracker: DiskTracker,
     pub(super) check: CrossCheck,
+    /// Whether what the counters say proves anything: the offset of the cross-check was settled
+    /// before the last pass began. What was missed before that is in no counter.
+    pub(super) proves: bool,
     pub(super) session: Session,
     pub(super) next_cycle: Instant,
     pub(super) next_log: Instant,
@@ -237,12 +244,15 @@ impl ProtectedDisk {
             true => Verdict::Plausible,
             false => self.check.handle_reading(Reading { statistics, counted }),
         };
-        if let Some(offset) = self.check.settled_offset() {
+        if let Some(offset) = self.check.settled_offset().filter(|_| self.proves) {
             let (kept, rest) = match self.points.confirmation.rest() {
                 Some(rest) => (REST_KEPT, rest.cast_unsigned()),
                 None => (0, 0),
             };
             self.tracked.keep_baseline([BASELINE_KEPT, offset.cast_unsigned(), kept, rest]);
+        }
+        if let Verdict::Missing { sectors } = verdict {
+            self.points.confirmation.handle_missing(sectors);
         }
         Ok(match verdict {
             _ if !taints.is_empty() => Some(GapReason::Tainted(taints)),
@@ -251,6 +261,19 @@ impl ProtectedDisk {
             }
             Verdict::Confirmed | Verdict::Plausible => None,
         })
+    }
+
+    /// Waits for two moments of rest, but not for long, so that the cross-check misses nothing from
+    /// here on.
+    pub(super) fn settle(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + SETTLING;
+        while self.check.settled_offset().is_none() && Instant::now() < deadline {
+            if let Some(reading) = self.sample()?.at_rest() {
+                self.check.handle_rest(reading);
+            }
+        }
+        self.proves = self.check.settled_offset().is_some();
+        Ok(())
     }
 
     /// A look at all counters, to confirm points.

@@ -196,7 +196,7 @@ pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> R
     if refreshed != *record {
         core.state.write_disk(&refreshed)?;
     }
-    let disk = ProtectedDisk {
+    let mut disk = ProtectedDisk {
         id,
         generation: spec.generation,
         geometry,
@@ -208,6 +208,7 @@ pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> R
         handle,
         pass: tracker.in_pass().then(|| Pass::begin(&tracker)),
         tracker,
+        proves: check.settled_offset().is_some(),
         check,
         session: Session::Closed,
         next_cycle: Instant::now(),
@@ -219,6 +220,11 @@ pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> R
         heat: Heat::default(),
         points,
     };
+    if disk.pass.is_some()
+        && let Err(error) = disk.settle()
+    {
+        tracing::warn!(DISK = disk.name, "counters: {error:#}");
+    }
     own_store::announce_source(id, disk.device.sequence)?;
     core.disks.insert(id, disk);
     Ok(())
