@@ -33,6 +33,9 @@ fn compile(clang: &Path, source: &Path, object: &Path) {
         // The third version of the instruction set has the fetching atomics.
         ["-mcpu=v3", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror", "-Ibpf"].map(String::from).to_vec();
     arguments.extend(numbers().iter().map(|(name, value)| format!("-D{name}={value}")));
+    if env::var_os("CARGO_FEATURE_MUTANTS").is_some() {
+        arguments.push("-DMUTANTS".into());
+    }
     let built = SkeletonBuilder::new()
         .source(source)
         .obj(object)

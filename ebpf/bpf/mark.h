@@ -9,6 +9,9 @@
 #define PINNACE_MARK_H
 
 #include "tables.h"
+#ifdef MUTANTS
+#include "mutant.h"
+#endif
 
 /* What came of marking; a set. */
 enum {
@@ -154,6 +157,10 @@ static __always_inline void mark(u32 slot, u64 sector, u32 sectors, u32 kind,
 	if (sector >= end)
 		return;
 	outcome = mark_range(slot, sector >> shift, (end - 1) >> shift);
+#ifdef MUTANTS
+	if (outcome & FRESH)
+		summarize(sector >> shift, (end - 1) >> shift);
+#endif
 	if (outcome & FRESH && mine)
 		send(slot, sector, end - sector, kind, mine);
 	if (outcome & LOOKUP_FAILED)

@@ -35,6 +35,10 @@ use crate::{limits::CONFLICT_WORDS_LOG2, mapped::Mapped, sys};
 const CURRENT: usize = 0;
 const OVERFLOW: usize = 1;
 const SPILLED: usize = 3;
+#[cfg(feature = "mutants")]
+const SUMMARY: usize = 4;
+#[cfg(feature = "mutants")]
+const SUMMARY_DELAY: usize = 5;
 const HALVES: usize = 8;
 const HALF_WORDS: usize = 1 << CONFLICT_WORDS_LOG2;
 const WORDS: usize = HALVES + 2 * HALF_WORDS;
@@ -115,6 +119,20 @@ impl ConflictTable {
         fence(SeqCst);
         let misses = |program: &OwnedFd| Ok(sys::program_info(program.as_fd())?.recursion_misses);
         self.programs.iter().map(misses).sum()
+    }
+
+    /// Takes the summary that the programs keep by mistake (`bpf/mutant.h`): which chunks may be
+    /// dirty, by the last six bits of their numbers.
+    #[cfg(feature = "mutants")]
+    pub fn take_summary(&self) -> u64 {
+        self.map.words()[SUMMARY].swap(0, SeqCst)
+    }
+
+    /// Has the programs set some of the summary's bits so much later than those of the bitmaps.
+    #[cfg(feature = "mutants")]
+    pub fn delay_summary(&self, by: std::time::Duration) {
+        let delay = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        self.map.words()[SUMMARY_DELAY].store(delay, SeqCst);
     }
 
     fn half(&self, half: usize) -> &[AtomicU64] {

@@ -84,6 +84,12 @@ impl TrackedDisk {
         self.bitmaps().harvest(out);
     }
 
+    /// The same for chunks that a summary names by the last six bits of their numbers.
+    #[cfg(feature = "mutants")]
+    pub fn harvest_summarized(&self, summary: u64, out: &mut dyn FnMut(u64, u64)) {
+        self.bitmaps().harvest_of(summary, out);
+    }
+
     /// The pending words that are not zero, in order, as [`Self::harvest`] numbers them.
     pub fn pending(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
         let words = (0..).zip(self.0.maps.pending.words());
