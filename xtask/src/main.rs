@@ -8,7 +8,13 @@ mod check;
 mod ci;
 mod command;
 mod demo;
+// It lies where the measurements are, which need more than cargo to be built.
+#[expect(unreachable_pub, reason = "there it is public")]
+#[path = "../../benches/src/document.rs"]
+mod document;
+mod figures;
 mod machine;
+mod mutants;
 mod packages;
 mod reliability;
 mod setup;
@@ -43,9 +49,11 @@ enum Task {
     Reliability(reliability::Wanted),
     /// Simulate the whole pipeline, many seeds.
     Sim(sim::Seeds),
-    /// Make deliberate mistakes in the product, and show that the simulation notices each.
-    Mutants(sim::Mutants),
-    /// Simulate new seeds until the time is over.
+    /// Make deliberate mistakes in the product, and show which tests notice each.
+    Mutants(mutants::Mutants),
+    /// Count what the tests of recovery points try: runs, crashes, failures, kills.
+    Figures(figures::Figures),
+    /// Count as above in large numbers, then simulate new seeds until the time is over.
     Nightly(sim::Night),
     /// What continuous integration runs: checks, the demo, all tests.
     Ci(Consent),
@@ -68,7 +76,8 @@ fn main() -> ExitCode {
         Task::Bench(wanted) => bench::run(&wanted),
         Task::Reliability(wanted) => reliability::run(&wanted),
         Task::Sim(wanted) => sim::run(&wanted),
-        Task::Mutants(wanted) => sim::mutants(&wanted),
+        Task::Mutants(wanted) => mutants::run(&wanted),
+        Task::Figures(wanted) => figures::run(&wanted),
         Task::Nightly(wanted) => sim::nightly(&wanted),
         Task::Ci(consent) => ci::run(consent),
     };
