@@ -25,7 +25,10 @@ static long is_over(u64 spin, void *until)
 	return bpf_ktime_get_ns() >= *(u64 *)until;
 }
 
-/* Says that some of the chunks [first, last] are dirty, as if an interrupt had come first. */
+/*
+ * Says that some of the chunks [first, last] are dirty; on one processor as if an interrupt had come
+ * first, so that others can write meanwhile.
+ */
 static __always_inline void summarize(u64 first, u64 last)
 {
 	u32 zero = 0, turn = first & 63;
@@ -36,7 +39,8 @@ static __always_inline void summarize(u64 first, u64 last)
 	if (!all)
 		return;
 	delay = *(volatile u64 *)&all->reserved[SUMMARY_DELAY];
-	if (delay && bpf_get_prandom_u32() % DELAYED_ONE_IN == 0) {
+	if (delay && !bpf_get_smp_processor_id() &&
+	    bpf_get_prandom_u32() % DELAYED_ONE_IN == 0) {
 		u64 until = bpf_ktime_get_ns() + delay;
 
 		bpf_loop(SPINS, is_over, &until, 0);

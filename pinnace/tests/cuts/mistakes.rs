@@ -63,7 +63,7 @@ fn bits_are_cleared_after_the_read() -> Result<()> {
 
 #[test]
 fn dirty_bits_are_found_by_a_summary_that_comes_after_them() -> Result<()> {
-    // It takes two writes of one chunk within a millisecond.
+    // It takes two writes of one chunk within two milliseconds.
     let hot = Load { len: ByteLen(256 << 10), largest: ByteLen(4 << 10), points: 60 };
     is_found("SummaryBehindBit", &hot)
 }

@@ -28,7 +28,7 @@ const MISTAKES: [Mistake; 6] = [
     Mistake {
         name: "SummaryBehindBit",
         words: "dirty bits are found by a summary that is set after a bit, by who found it clear",
-        // It takes two writes of one chunk within a millisecond.
+        // It takes two writes of one chunk within two milliseconds.
         smaller: Some((ByteLen(256 << 10), ByteLen(4 << 10))),
     },
 ];

@@ -85,9 +85,22 @@ impl Mistake {
 #[cfg(feature = "mutants")]
 pub(super) fn harvest(table: &ConflictTable, disk: &TrackedDisk, out: &mut dyn FnMut(u64, u64)) {
     if Mistake::SummaryBehindBit.is_on() {
-        table.delay_summary(std::time::Duration::from_millis(1));
+        table.delay_summary(std::time::Duration::from_millis(2));
+        stay_out_of_the_way();
         disk.harvest_summarized(table.take_summary(), out);
     } else {
         disk.harvest(out);
+    }
+}
+
+/// Keeps this thread on the second processor: on the first the programs dawdle, and it would wait
+/// for the very summary that is to be late.
+#[cfg(feature = "mutants")]
+fn stay_out_of_the_way() {
+    let mut processors = nix::sched::CpuSet::new();
+    let set = processors.set(1);
+    let this_thread = nix::unistd::Pid::from_raw(0);
+    if let Err(error) = set.and_then(|()| nix::sched::sched_setaffinity(this_thread, &processors)) {
+        tracing::warn!(%error, "the mistake does less harm on one processor");
     }
 }
