@@ -13,7 +13,7 @@ use crate::{
     packages::Purpose,
     reliability::{self, Table},
     setup,
-    test::with_root,
+    test::with_devices,
 };
 
 /// What is asked of the figures.
@@ -68,7 +68,7 @@ fn judged() -> Result<String> {
 fn killed(kills: u64) -> Result<String> {
     let mut tests = counting("pinnace", &["--test", "cuts"], "killed::");
     tests.env("PINNACE_KILLS", kills.to_string());
-    read_all(with_root(&mut tests)?)
+    read_all(with_devices(&mut tests)?)
 }
 
 /// Tests of a room whose output is shown.

@@ -16,7 +16,7 @@ use crate::{
     packages::Purpose,
     reliability::{self, Table},
     setup,
-    test::with_root,
+    test::with_devices,
 };
 
 /// What is asked of the mutants.
@@ -163,7 +163,7 @@ fn ask_processes(noticed: &mut BTreeMap<String, Noticed>) -> Result<()> {
     let mut tests = cargo(&["test", "--package", "pinnace", "--test", "cuts"]);
     tests.args(["--features", "mutants", "--", "--nocapture"]);
     tests.args(["--test-threads=1", "mistakes::"]);
-    let ran = read(with_root(&mut tests)?)?;
+    let ran = read(with_devices(&mut tests)?)?;
     for (name, test) in IN_CUTS {
         let who = noticed.entry(format!("cut: {name}")).or_default();
         if model.passed(MODEL) && name != "SummaryBehindBit" {

@@ -37,7 +37,7 @@ pub(crate) fn run_tests() -> Result<()> {
 }
 
 /// Lets cargo start test programs through sudo if this is not root.
-pub(crate) fn with_root(tests: &mut Command) -> Result<&mut Command> {
+fn with_root(tests: &mut Command) -> Result<&mut Command> {
     if !is_root() {
         ensure!(is_installed("sudo"), "tests of real disks need root: run this as root");
         let architecture = env::consts::ARCH.to_uppercase();
@@ -45,6 +45,12 @@ pub(crate) fn with_root(tests: &mut Command) -> Result<&mut Command> {
         tests.env(variable, "sudo --preserve-env");
     }
     Ok(tests)
+}
+
+/// The same, whether or not tests of real devices are to be skipped elsewhere: a test that was
+/// skipped has shown nothing.
+pub(crate) fn with_devices(tests: &mut Command) -> Result<&mut Command> {
+    with_root(tests.env_remove("PINNACE_SKIP_DEVICE_TESTS"))
 }
 
 /// Runs `cargo test`, which sums up each program alone, and sums all of them up at the end.
