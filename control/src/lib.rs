@@ -7,11 +7,13 @@
 mod ladder;
 mod point;
 mod policy;
+mod retry;
 mod room;
 mod span;
 
 pub use ladder::{Interval, KeepReason, Kept, Ladder, LadderError, ParseLadderError, Rung};
 pub use point::{Point, UnixNs};
 pub use policy::{Due, Limits, Policy, PolicyError};
+pub use retry::{EpochRetry, FailureClass, LONGEST, Next, Retry};
 pub use room::{Candidate, Held, Room, make_room};
 pub use span::{ParseSpanError, Span};

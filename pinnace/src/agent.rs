@@ -24,6 +24,7 @@ mod run;
 mod shared;
 mod state;
 mod status;
+mod trouble;
 
 pub(crate) use doctor::{Finding, Grade, examine};
 pub(crate) use enroll::enroll;

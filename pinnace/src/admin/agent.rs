@@ -20,9 +20,12 @@ pub(crate) enum Request {
     Pause {
         disk: Option<String>,
     },
+    /// Ship again, and try again at once what failed or was refused.
     Resume {
         disk: Option<String>,
     },
+    /// Try the connection again at once, and what was refused on it.
+    Retry,
     /// Make a recovery point now; the answer comes when it is durable.
     CreatePoint {
         app_consistent: bool,
@@ -62,6 +65,8 @@ pub(crate) enum LinkStatus {
     NotEnrolled,
     Connecting {
         last_error: Option<String>,
+        /// When it is tried again.
+        next_attempt: Option<jiff::Timestamp>,
     },
     Connected {
         since: jiff::Timestamp,
@@ -76,8 +81,11 @@ impl std::fmt::Display for LinkStatus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::NotEnrolled => f.write_str("not enrolled"),
-            Self::Connecting { last_error: None } => f.write_str("connecting"),
-            Self::Connecting { last_error: Some(error) } => write!(f, "retrying: {error}"),
+            Self::Connecting { last_error: None, .. } => f.write_str("connecting"),
+            Self::Connecting { last_error: Some(error), next_attempt } => {
+                write!(f, "retrying: {error}")?;
+                next_attempt.map_or(Ok(()), |at| write!(f, ", next at {at:.0}"))
+            }
             Self::Connected { since } => write!(f, "connected since {since:.0}"),
             Self::Refused { reason } => write!(f, "refused: {reason}"),
         }

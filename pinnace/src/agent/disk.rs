@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use blocks::{Bitmap, ByteLen, Coverage, DiskId, Epoch, GapReason, Generation, Geometry, Taint};
+use control::EpochRetry;
 use crossbeam_channel::Sender;
 use ebpf::device::Device;
 use ebpf::{DiskClass, TrackedDisk};
@@ -19,6 +20,7 @@ use wire::{DataKey, Sealer, Text};
 use super::clock::now;
 use super::points::DiskPoints;
 use super::state::DiskRecord;
+use super::trouble::Held;
 use crate::admin::agent::{Latency, Response, SentBytes};
 
 /// Says that a baseline was kept beside the disk's maps.
@@ -64,8 +66,9 @@ pub(super) struct ProtectedDisk {
     pub(super) next_cycle: Instant,
     pub(super) next_log: Instant,
     pub(super) waiting: Option<(Waiting, Instant)>,
-    /// Why nothing is sent until then: an epoch failed for a reason that may pass.
-    pub(super) held: Option<(String, Instant)>,
+    pub(super) held: Option<Held>,
+    /// How often the target has failed it.
+    pub(super) retry: EpochRetry,
     /// The pass that is under way.
     pub(super) pass: Option<Pass>,
     /// Ring records known to be lost.
@@ -111,8 +114,8 @@ pub(super) enum Session {
     Open { sealer: Arc<Sealer> },
     /// The target could not serve the disk, for a reason that may pass.
     Failed { reason: String, until: Instant, next: Retry },
-    /// The target will not have it: a person must act.
-    Refused { reason: String },
+    /// The target will not have it: a person must act, and then it is tried again.
+    Refused { reason: String, next: Retry },
 }
 
 /// What to do once a failure may have passed.
@@ -130,7 +133,6 @@ pub(super) struct Sent {
     pub(super) rate: ByteLen,
     pub(super) last_durable: Option<jiff::Timestamp>,
     pub(super) gaps: u64,
-    pub(super) failures: u32,
     sealed: VecDeque<(Epoch, Instant)>,
     /// From seal to durable acknowledgement, in microseconds.
     latency: Histogram<u64>,
@@ -145,7 +147,6 @@ impl Sent {
             rate: ByteLen(0),
             last_durable: None,
             gaps: 0,
-            failures: 0,
             sealed: VecDeque::new(),
             latency: latency.expect("bounds of 1 and more, three digits"),
         }
@@ -175,7 +176,6 @@ impl Sent {
             }
             self.totals.epochs += 1;
         }
-        self.failures = 0;
         self.last_durable = Some(jiff::Timestamp::now());
     }
 
@@ -289,9 +289,24 @@ impl ProtectedDisk {
         }
     }
 
-    /// How long to leave the target alone after a failure: 1 s, doubling to 60 s.
-    pub(super) fn retry_delay(&self) -> Duration {
-        Duration::from_secs(1 << self.sent.failures.min(6)).min(Duration::from_secs(60))
+    /// Whether nothing of it is sent for a while.
+    pub(super) fn is_held(&self, now: Instant) -> bool {
+        self.held.as_ref().is_some_and(|held| now < held.until)
+    }
+
+    /// A person wants it tried at once, whatever came of it before.
+    pub(super) fn try_at_once(&mut self) {
+        self.retry.handle_person();
+        self.held = None;
+        self.next_cycle = Instant::now();
+        match &mut self.session {
+            Session::Refused { next, reason } => {
+                let (reason, next) = (std::mem::take(reason), *next);
+                self.session = Session::Failed { reason, until: Instant::now(), next };
+            }
+            Session::Failed { until, .. } => *until = Instant::now(),
+            Session::Closed | Session::Opening | Session::Open { .. } => {}
+        }
     }
 
     pub(super) fn path(&self) -> PathBuf {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use blocks::{Bitmap, Coverage, DiskId, GapReason, Generation, Geometry};
+use control::EpochRetry;
 use crossbeam_channel::Sender;
 use ebpf::device::Device;
 use ebpf::{DiskSpec, TrackedDisk, Tracking};
@@ -214,6 +215,7 @@ pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> R
         next_log: Instant::now(),
         waiting: None,
         held: None,
+        retry: EpochRetry::new(core.config.retry_longest),
         ring_lost: 0,
         sent: Sent::new(),
         heat: Heat::default(),

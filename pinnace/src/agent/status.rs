@@ -1,6 +1,6 @@
 //! The agent's state in the words of its administrators.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use blocks::{Epoch, GapReason, MonotonicNs};
 use ebpf::Counters;
@@ -10,6 +10,9 @@ use crate::admin::agent::{DiskState, DiskStatus, TrackingStatus};
 
 /// A disk lags when its replica is older than this many intervals of deltas.
 const LAGGING_INTERVALS: u32 = 6;
+
+/// A wait of which nobody needs to know how long it is.
+const SHORTLY: Duration = Duration::from_secs(5);
 
 /// What is needed beside the disk itself.
 pub(super) struct View {
@@ -82,13 +85,18 @@ fn state(disk: &ProtectedDisk, view: &View, lag: Duration) -> DiskState {
 /// Why the state is not green, and what is done or to be done about it.
 fn reason(disk: &ProtectedDisk, state: DiskState) -> Option<String> {
     let session = match &disk.session {
-        Session::Refused { reason } => Some(format!("the target refuses it: {reason}")),
-        Session::Failed { reason, .. } => Some(format!("the target failed: {reason}; retrying")),
+        Session::Refused { reason, .. } => {
+            let name = &disk.name;
+            Some(format!(
+                "the target refuses it: {reason} Once that is mended, `pinnace resume {name}` \
+                 tries again"
+            ))
+        }
+        Session::Failed { reason, until, .. } => Some(retrying(disk, reason, *until)),
         Session::Closed => Some("waiting for the target".to_owned()),
         Session::Opening | Session::Open { .. } => None,
     };
-    let held =
-        disk.held.as_ref().map(|(reason, _)| format!("the target failed: {reason}; retrying"));
+    let held = disk.held.as_ref().map(|held| retrying(disk, &held.reason, held.until));
     let gap = disk.gap().filter(|reason| *reason != GapReason::NeverReplicated);
     let gap = gap.map(|reason| match super::state::advice(reason) {
         Some(advice) => format!("tracking gap: {reason}; {advice}"),
@@ -100,6 +108,19 @@ fn reason(disk: &ProtectedDisk, state: DiskState) -> Option<String> {
         .then(|| "writes arrive faster than they can be sent".to_owned());
     let all: Vec<String> = [paused, session, held, gap, lagging].into_iter().flatten().collect();
     (!all.is_empty()).then(|| all.join("; "))
+}
+
+/// What failed, and when it is tried again.
+fn retrying(disk: &ProtectedDisk, reason: &str, until: Instant) -> String {
+    let left = until.saturating_duration_since(Instant::now());
+    if left < SHORTLY {
+        return format!("the target failed: {reason}; retrying");
+    }
+    let (seconds, name) = (left.as_secs(), &disk.name);
+    format!(
+        "the target failed: {reason}; trying again in {seconds} s, or at once with `pinnace \
+         resume {name}`"
+    )
 }
 
 /// The newest epoch, for messages.

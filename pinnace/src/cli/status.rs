@@ -54,11 +54,15 @@ fn show(status: &Status, format: Format) {
         LinkStatus::NotEnrolled => println!(
             "Not enrolled: run `pinnace token create` on the target, then `pinnace agent enroll` here"
         ),
-        LinkStatus::Connecting { last_error: Some(error) } => {
-            println!("Target unreachable, retrying: {error}");
+        LinkStatus::Connecting { last_error: Some(error), next_attempt } => {
+            let next = next_attempt.map_or_else(String::new, |at| format!(" at {}", local_time(at)));
+            println!("Target unreachable, trying again{next}: {error} (`pinnace resume`: at once)");
         }
-        LinkStatus::Refused { reason } => println!("The target refuses this machine: {reason}"),
-        LinkStatus::Connecting { last_error: None } | LinkStatus::Connected { .. } => {}
+        LinkStatus::Refused { reason } => println!(
+            "The target refuses this machine: {reason} Once that is mended, `pinnace resume` tries \
+             again"
+        ),
+        LinkStatus::Connecting { last_error: None, .. } | LinkStatus::Connected { .. } => {}
     }
     for problem in &status.problems {
         println!("{problem}");

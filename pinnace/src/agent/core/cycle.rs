@@ -70,7 +70,6 @@ impl Core {
     pub(super) fn is_due(&self, id: DiskId, now: Instant) -> bool {
         let Some(disk) = self.disks.get(&id) else { return false };
         let open = matches!(disk.session, Session::Open { .. });
-        let held = disk.held.as_ref().is_some_and(|(_, until)| now < *until);
         let in_flight = disk.tracker.in_flight();
         // A comparison's hashes must be of the replica as the epoch before has left it.
         let seeding = disk.gap() == Some(GapReason::NeverReplicated);
@@ -79,7 +78,7 @@ impl Core {
         } else {
             in_flight == 0 && now >= disk.next_cycle && !self.points.holds_deltas()
         };
-        open && !self.points.cuts(id) && !held && !disk.record.paused && due
+        open && !self.points.cuts(id) && !disk.is_held(now) && !disk.record.paused && due
     }
 
     pub(super) fn seal_and_ship(&mut self, id: DiskId) -> Result<()> {

@@ -203,10 +203,7 @@ impl Core {
         if members.is_empty() {
             return Readiness::Nothing;
         }
-        let held = |disk: &&&ProtectedDisk| {
-            let held = disk.held.as_ref().is_some_and(|(_, until)| now < *until);
-            held || !disk.tracker.can_cut()
-        };
+        let held = |disk: &&&ProtectedDisk| disk.is_held(now) || !disk.tracker.can_cut();
         let busy: Option<String> = members.iter().find(held).map(|disk| disk.name.clone());
         let members = members.iter().map(|disk| disk.id).collect();
         let Some(busy) = busy else { return Readiness::Members(members) };

@@ -7,6 +7,8 @@ use super::points::Kind;
 use super::{Core, memory};
 use crate::admin::agent::{Request, Response, Status};
 use crate::agent::clock::now;
+use crate::agent::disk::ProtectedDisk;
+use crate::agent::link::LinkCommand;
 use crate::agent::{protect, status};
 use crate::exit::{Exit, Failure};
 
@@ -31,7 +33,18 @@ impl Core {
                 return self.ask_for_point(kind, answer);
             }
             Request::Pause { disk } => self.set_paused(disk.as_deref(), Shipping::Paused),
-            Request::Resume { disk } => self.set_paused(disk.as_deref(), Shipping::On),
+            Request::Resume { disk } => {
+                self.try_again(disk.as_deref());
+                if self.disks.is_empty() && disk.is_none() {
+                    Ok(Response::Done("trying the target again".into()))
+                } else {
+                    self.set_paused(disk.as_deref(), Shipping::On)
+                }
+            }
+            Request::Retry => {
+                self.try_again(None);
+                Ok(Response::Done("trying again".into()))
+            }
         };
         // A client that went away does not want the answer.
         drop(answer.send(response));
@@ -53,6 +66,13 @@ impl Core {
             Shipping::Paused => format!("{names}: paused; tracking goes on"),
             Shipping::On => format!("{names}: shipping again"),
         }))
+    }
+
+    /// Tries again at once what failed or was refused: of one disk, or of all and the connection.
+    fn try_again(&mut self, wanted: Option<&str>) {
+        let disks = self.disks.values_mut().filter(|disk| wanted.is_none_or(|w| disk.is(w)));
+        disks.for_each(ProtectedDisk::try_at_once);
+        self.link.send(LinkCommand::TryNow);
     }
 
     pub(super) fn status(&self) -> Result<Status> {

@@ -4,15 +4,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use blocks::{DiskId, Epoch};
+use control::Next;
 use shipper::ShipReport;
 use tracker::Replica;
-use wire::{Class, CloseCode, Sealer};
+use wire::{CloseCode, Sealer};
 
 use super::Core;
 use crate::admin::agent::{LinkStatus, Response};
 use crate::agent::clock::now;
 use crate::agent::disk::{Retry, Session};
 use crate::agent::link::{LinkCommand, LinkEvent};
+use crate::agent::trouble::{Held, class_of, spread};
 use crate::agent::{protect, status};
 use crate::exit::{Exit, Failure};
 
@@ -24,9 +26,11 @@ impl Core {
                 let ids: Vec<DiskId> = self.disks.keys().copied().collect();
                 ids.into_iter().for_each(|id| self.open_session(id));
             }
-            LinkEvent::Down { reason } => {
-                tracing::warn!(reason, "the target is out of reach");
-                self.link_status = LinkStatus::Connecting { last_error: Some(reason) };
+            LinkEvent::Down { reason, again } => {
+                tracing::warn!(reason, ?again, "the target is out of reach");
+                let next_attempt = jiff::Timestamp::now().checked_add(again).ok();
+                let last_error = Some(reason);
+                self.link_status = LinkStatus::Connecting { last_error, next_attempt };
                 self.close_sessions();
             }
             LinkEvent::Denied { reason } => {
@@ -110,13 +114,9 @@ impl Core {
             Session::Open { .. } => Retry::Reconnect,
             _ => Retry::AskAgain,
         };
-        disk.session = match code.class() {
-            Class::Permanent => Session::Refused { reason },
-            Class::Recoverable => {
-                let until = Instant::now() + disk.retry_delay();
-                disk.sent.failures += 1;
-                Session::Failed { reason, until, next }
-            }
+        disk.session = match disk.retry.handle_refused(class_of(code), spread()) {
+            Next::AskAPerson => Session::Refused { reason, next },
+            Next::After(wait) => Session::Failed { reason, until: Instant::now() + wait, next },
         };
     }
 
@@ -135,8 +135,9 @@ impl Core {
         let released = disk.tracker.handle_ack(epoch);
         disk.release(&released);
         disk.sent.note_durable(epoch, Instant::now());
-        // What the last failure said is over.
-        disk.held = None;
+        if disk.retry.handle_durable(epoch) {
+            disk.held = None;
+        }
         if disk.gap().is_none() && before.is_none() {
             disk.next_cycle = Instant::now() + self.config.interval;
         }
@@ -150,16 +151,19 @@ impl Core {
         let Some(disk) = self.disks.get_mut(&id) else { return };
         let reason = format!("{code} {detail}").trim_end().to_owned();
         tracing::warn!(DISK = disk.name, EPOCH = epoch.0, reason, "an epoch failed");
-        let before = disk.gap();
+        let (before, newest) = (disk.gap(), disk.tracker.newest());
         disk.tracker.handle_abort();
         disk.sent.note_aborted();
         disk.points.note_aborted();
-        if code.class() == Class::Permanent {
-            disk.session = Session::Refused { reason };
-        } else {
-            let until = Instant::now() + disk.retry_delay();
-            disk.sent.failures += 1;
-            disk.held = Some((reason, until));
+        match disk.retry.handle_failed(epoch, newest, class_of(code), spread()) {
+            // It was open, and can be opened again in a new session only.
+            Some(Next::AskAPerson) => {
+                disk.session = Session::Refused { reason, next: Retry::Reconnect };
+            }
+            Some(Next::After(wait)) => {
+                disk.held = Some(Held { reason, until: Instant::now() + wait });
+            }
+            None => {}
         }
         self.note_lost_points(id);
         self.note_gap(id, before);
