@@ -7,6 +7,8 @@
 mod ladder;
 mod point;
 mod policy;
+mod protection;
+mod remedy;
 mod retry;
 mod room;
 mod span;
@@ -14,6 +16,8 @@ mod span;
 pub use ladder::{Interval, KeepReason, Kept, Ladder, LadderError, ParseLadderError, Rung};
 pub use point::{Point, UnixNs};
 pub use policy::{Due, Limits, Policy, PolicyError};
+pub use protection::{Facts, ProtectionState, Replicated};
+pub use remedy::{Circumstances, explain};
 pub use retry::{EpochRetry, FailureClass, LONGEST, Next, Retry};
 pub use room::{Candidate, Held, Room, make_room};
 pub use span::{ParseSpanError, Span};

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use nix::sys::socket::{setsockopt, sockopt};
-use quinn_proto::HashedConnectionIdGenerator;
 use quinn::{
     Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TokioRuntime,
     TransportConfig, VarInt,
 };
+use quinn_proto::HashedConnectionIdGenerator;
 use zeroize::Zeroizing;
 
 use crate::identity::random_bytes;
@@ -64,7 +64,8 @@ pub(crate) fn server_endpoint(
     listen: SocketAddr,
     key: &ResetKey,
 ) -> Result<Endpoint> {
-    endpoint(listen, key.config(), Some(server)).with_context(|| format!("listening at UDP {listen}"))
+    endpoint(listen, key.config(), Some(server))
+        .with_context(|| format!("listening at UDP {listen}"))
 }
 
 /// What lets a target that was restarted tell agents that their connections are no more: the keys
@@ -99,9 +100,7 @@ impl ResetKey {
         let resets = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, resets);
         let mut config = EndpointConfig::new(Arc::new(resets));
         // A packet whose identifier is none of ours is not answered; hence the same key for them.
-        config.cid_generator(move || {
-            Box::new(HashedConnectionIdGenerator::from_key(identifiers))
-        });
+        config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(identifiers)));
         config
     }
 }

@@ -103,12 +103,16 @@ pub(crate) struct DiskStatus {
     pub(crate) size_bytes: u64,
     pub(crate) chunk_bytes: u64,
     pub(crate) state: DiskState,
+    /// Since when it is in that state.
+    pub(crate) since: jiff::Timestamp,
     /// Why the state is not green, and what to do.
     pub(crate) reason: Option<String>,
     /// How long initial replication or comparison will still take, at the pace so far.
     pub(crate) remaining_seconds: Option<f64>,
     /// The age of the oldest write that the replica lacks.
     pub(crate) rpo_seconds: f64,
+    /// How old it may be.
+    pub(crate) objective_seconds: f64,
     /// Marked and not yet sent.
     pub(crate) dirty_bytes: u64,
     /// Sent and not yet durable on the target.

@@ -19,7 +19,7 @@ use wire::{DataKey, Sealer, Text};
 
 use super::clock::now;
 use super::points::DiskPoints;
-use super::state::DiskRecord;
+use super::state::{DiskRecord, Standing};
 use super::trouble::Held;
 use crate::admin::agent::{Latency, Response, SentBytes};
 
@@ -307,6 +307,11 @@ impl ProtectedDisk {
             Session::Failed { until, .. } => *until = Instant::now(),
             Session::Closed | Session::Opening | Session::Open { .. } => {}
         }
+    }
+
+    /// Where its protection stands.
+    pub(super) fn standing(&self) -> &Standing {
+        self.record.standing.as_ref().expect("set when the disk is taken up")
     }
 
     pub(super) fn path(&self) -> PathBuf {

@@ -60,14 +60,39 @@ pub(super) enum LinkCommand {
 pub(super) enum LinkEvent {
     Up,
     /// The connection is lost; it is tried again after this time.
-    Down { reason: String, again: Duration },
+    Down {
+        reason: String,
+        again: Duration,
+    },
     /// The target refuses this machine, and is not asked again before a person says so.
-    Denied { reason: String },
-    Opened { disk: DiskId, durable: Epoch, confirmed: Epoch, replica: Replica },
-    Refused { disk: DiskId, code: CloseCode, detail: String },
-    Shipped { disk: DiskId, report: ShipReport },
-    Durable { disk: DiskId, epoch: Epoch },
-    Failed { disk: DiskId, epoch: Epoch, code: CloseCode, detail: String },
+    Denied {
+        reason: String,
+    },
+    Opened {
+        disk: DiskId,
+        durable: Epoch,
+        confirmed: Epoch,
+        replica: Replica,
+    },
+    Refused {
+        disk: DiskId,
+        code: CloseCode,
+        detail: String,
+    },
+    Shipped {
+        disk: DiskId,
+        report: ShipReport,
+    },
+    Durable {
+        disk: DiskId,
+        epoch: Epoch,
+    },
+    Failed {
+        disk: DiskId,
+        epoch: Epoch,
+        code: CloseCode,
+        detail: String,
+    },
 }
 
 /// How the link tells its owner what happened. Never blocks.
@@ -235,9 +260,7 @@ async fn wait(commands: &mut mpsc::UnboundedReceiver<LinkCommand>, next: Next) -
     };
     match next {
         Next::AskAPerson => interrupted.await,
-        Next::After(wait) => {
-            tokio::time::timeout(wait, interrupted).await.unwrap_or(Waited::Over)
-        }
+        Next::After(wait) => tokio::time::timeout(wait, interrupted).await.unwrap_or(Waited::Over),
     }
 }
 

@@ -19,10 +19,10 @@ use wire::DataKey;
 
 use super::clock::now;
 use super::core::Core;
-use super::disk::{Pass, ProtectedDisk, Sent, Session, resumed_check, resumed_confirmation};
+use super::disk::{Pass, ProtectedDisk, Retry, Sent, Session, resumed_check, resumed_confirmation};
 use super::own_store;
 use super::points::DiskPoints;
-use super::state::DiskRecord;
+use super::state::{DiskRecord, Standing};
 use crate::admin::agent::{LinkStatus, Response};
 use crate::exit::{Exit, Failure};
 use crate::identity::{hex, random_bytes};
@@ -124,6 +124,7 @@ pub(super) fn protect(
         serial: device.identity.serial.clone(),
         wwn: device.identity.wwn.clone(),
         paused: false,
+        standing: Some(Standing::begin()),
     };
     // Key, log, record: a record on disk always has the other two.
     core.state.write_key(id, &key)?;
@@ -192,25 +193,27 @@ pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> R
         path: device.path.clone(),
         disk_sequence: device.sequence,
         boot_id: hex(&core.boot_id),
+        standing: record.standing.clone().or_else(|| Some(Standing::begin())),
         ..record.clone()
     };
     if refreshed != *record {
         core.state.write_disk(&refreshed)?;
     }
+    let session = refused_before(&refreshed).unwrap_or(Session::Closed);
     let disk = ProtectedDisk {
         id,
         generation: spec.generation,
         geometry,
         name: device.name.clone(),
-        record: refreshed,
         key: core.state.key(id)?,
+        record: refreshed,
         device,
         tracked,
         handle,
         pass: tracker.in_pass().then(|| Pass::begin(&tracker)),
         tracker,
         check,
-        session: Session::Closed,
+        session,
         next_cycle: Instant::now(),
         next_log: Instant::now(),
         waiting: None,
@@ -224,6 +227,12 @@ pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> R
     own_store::announce_source(id, disk.device.sequence)?;
     core.disks.insert(id, disk);
     Ok(())
+}
+
+/// What waited for a person when the agent stopped waits still.
+fn refused_before(record: &DiskRecord) -> Option<Session> {
+    let reason = record.standing.as_ref()?.refusal.clone()?;
+    Some(Session::Refused { reason, next: Retry::AskAgain })
 }
 
 /// Has the kernel track a disk, or finds that it has done so all the while.

@@ -65,7 +65,8 @@ fn assemble(
             // The core ends after the link.
             let events = events.clone();
             let tell = move |event| drop(events.send(Event::Link(event)));
-            let (link, thread) = link::start(&state, identity, config.retry_longest, Box::new(tell))?;
+            let (link, thread) =
+                link::start(&state, identity, config.retry_longest, Box::new(tell))?;
             (link, Some(thread))
         }
         None => (link::unconnected(), None),

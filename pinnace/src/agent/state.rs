@@ -12,7 +12,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use blocks::{DiskId, GapReason, Geometry};
+use blocks::{DiskId, Geometry};
+use control::ProtectionState;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use storage::{FileStorage, StorePath};
 use tracker::hrl::{self, Log};
@@ -52,6 +53,26 @@ pub(crate) struct DiskRecord {
     pub(crate) serial: Option<String>,
     pub(crate) wwn: Option<String>,
     pub(crate) paused: bool,
+    /// Where its protection stood; nothing in a record of an older version.
+    #[serde(default)]
+    pub(crate) standing: Option<Standing>,
+}
+
+/// Where the protection of a disk stands.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct Standing {
+    pub(crate) state: ProtectionState,
+    pub(crate) since: jiff::Timestamp,
+    /// Why the target refuses it, which waits for a person whatever becomes of the agent.
+    pub(crate) refusal: Option<String>,
+}
+
+impl Standing {
+    /// That of a disk whose protection begins.
+    pub(crate) fn begin() -> Self {
+        let (state, since) = (ProtectionState::InitialReplication, jiff::Timestamp::now());
+        Self { state, since, refusal: None }
+    }
 }
 
 impl AgentState {
@@ -176,16 +197,6 @@ impl DiskRecord {
     pub(crate) fn is(&self, wanted: &str) -> bool {
         let name = self.path.file_name().is_some_and(|name| name == wanted);
         name || self.path.as_os_str() == wanted || self.id == wanted
-    }
-}
-
-/// What a person can do about an open gap, if anything.
-pub(crate) fn advice(reason: GapReason) -> Option<&'static str> {
-    match reason {
-        GapReason::Tainted(taints) if taints.contains(blocks::Taint::StatisticsOff) => {
-            Some("write 1 to the disk's queue/iostats")
-        }
-        _ => None,
     }
 }
 

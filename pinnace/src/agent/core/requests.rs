@@ -1,6 +1,7 @@
 //! What administrators ask, and the answers.
 
 use anyhow::Result;
+use blocks::DiskId;
 use crossbeam_channel::Sender;
 
 use super::points::Kind;
@@ -75,12 +76,16 @@ impl Core {
         self.link.send(LinkCommand::TryNow);
     }
 
-    pub(super) fn status(&self) -> Result<Status> {
+    pub(super) fn status(&mut self) -> Result<Status> {
+        // What was asked for before shows at once.
+        let ids: Vec<DiskId> = self.disks.keys().copied().collect();
+        ids.into_iter().for_each(|id| self.settle(id));
         let mut disks = Vec::new();
         for disk in self.disks.values() {
-            let counters = disk.tracked.counters()?;
-            let view = status::View { now: now(), interval: self.config.interval, counters };
-            disks.push(status::of_disk(disk, &view));
+            let (counters, reason) = (disk.tracked.counters()?, self.explain(disk));
+            let objective = self.config.policy.points.rpo.duration();
+            let view = status::View { now: now(), objective, counters, reason };
+            disks.push(status::of_disk(disk, view));
         }
         disks.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(Status {
