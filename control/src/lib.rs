@@ -4,6 +4,7 @@
 //! the points out as they age; [`make_room`] chooses what goes when space is short. The target
 //! carries out what they say: dropping a point merges it into its successor.
 
+pub mod generations;
 mod ladder;
 mod point;
 mod policy;

@@ -8,6 +8,7 @@
 //! ```
 
 mod clock;
+mod content;
 mod core;
 mod cutter;
 mod disk;
@@ -21,7 +22,6 @@ mod points;
 mod protect;
 mod recorded;
 mod run;
-mod shared;
 mod state;
 mod status;
 mod trouble;

@@ -350,6 +350,12 @@ impl DiskTracker {
         self.in_flight.back().map_or(self.acked, |flight| flight.epoch)
     }
 
+    /// The newest epoch ever sealed, as far as this tracker knows: what was sealed before it began,
+    /// it learns from [`Self::handle_resume`].
+    pub fn sealed(&self) -> Epoch {
+        Epoch(self.next_epoch.0 - 1)
+    }
+
     /// How many epochs are sealed and not acknowledged.
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()

@@ -83,6 +83,8 @@ reasons! {
     0x212 TokenUsed "The enrolment token was used before."
     0x213 RequestInvalid "The certificate request is not acceptable."
     0x214 DiskTooLarge "The disk is larger than the target takes."
+    0x215 SplitBrain "The disk and its replica were both written since they were one."
+    0x216 AnotherSource "Another machine with this identity was here since, or this one was set back."
 
     0x300 Done "The session ended in order."
     0x301 ShuttingDown "The other side is shutting down."

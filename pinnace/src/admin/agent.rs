@@ -24,6 +24,10 @@ pub(crate) enum Request {
     Resume {
         disk: Option<String>,
     },
+    /// Make the replica what the disk is, although it holds something of its own.
+    DiscardTarget {
+        disk: String,
+    },
     /// Try the connection again at once, and what was refused on it.
     Retry,
     /// Make a recovery point now; the answer comes when it is durable.

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use blocks::{Bitmap, ByteLen, Coverage, DiskId, Epoch, GapReason, Generation, Geometry, Taint};
+use blocks::{
+    Bitmap, ByteLen, Claim, Coverage, DiskId, Epoch, GapReason, Generation, Geometry, Taint, Ticket,
+};
 use control::EpochRetry;
 use crossbeam_channel::Sender;
 use ebpf::device::Device;
@@ -14,7 +16,7 @@ use hdrhistogram::Histogram;
 use shipper::{DiskHandle, ShipReport};
 use tracker::cut::Heat;
 use tracker::{Confirmation, CrossCheck, DiskTracker, Harvest, Reading, Sample, Verdict};
-use wire::message::OpenDisk;
+use wire::message::{OpenDisk, Origin};
 use wire::{DataKey, Sealer, Text};
 
 use super::clock::now;
@@ -69,6 +71,12 @@ pub(super) struct ProtectedDisk {
     pub(super) held: Option<Held>,
     /// How often the target has failed it.
     pub(super) retry: EpochRetry,
+    /// What the target handed out last.
+    pub(super) ticket: Ticket,
+    /// Whether this agent has had it open: from then on it knows every epoch that was sealed.
+    pub(super) has_been_open: bool,
+    /// A line of the replica's that a person wants to be written over.
+    pub(super) discard: Option<Generation>,
     /// The pass that is under way.
     pub(super) pass: Option<Pass>,
     /// Ring records known to be lost.
@@ -115,7 +123,9 @@ pub(super) enum Session {
     /// The target could not serve the disk, for a reason that may pass.
     Failed { reason: String, until: Instant, next: Retry },
     /// The target will not have it: a person must act, and then it is tried again.
-    Refused { reason: String, next: Retry },
+    ///
+    /// `replica` is the line that the replica is in, if it is not the source's.
+    Refused { reason: String, next: Retry, replica: Option<Generation> },
 }
 
 /// What to do once a failure may have passed.
@@ -203,6 +213,20 @@ impl ProtectedDisk {
             geometry: self.geometry,
             name: Text::lossy(&self.name),
             key: self.key.clone(),
+            origin: self.origin(),
+        }
+    }
+
+    /// What it has been through. What the kernel has marked must be in the tracker.
+    fn origin(&self) -> Origin {
+        let sealed = self.has_been_open.then(|| self.tracker.sealed());
+        Origin {
+            // A source stays in the line it began; failing back will begin another.
+            past: Vec::new(),
+            acked: self.tracker.acked(),
+            has_changed: self.gap().is_some() || !self.tracker.outstanding().is_empty(),
+            claim: Claim { ticket: self.ticket, sealed },
+            discard: self.discard,
         }
     }
 
@@ -300,7 +324,7 @@ impl ProtectedDisk {
         self.held = None;
         self.next_cycle = Instant::now();
         match &mut self.session {
-            Session::Refused { next, reason } => {
+            Session::Refused { next, reason, .. } => {
                 let (reason, next) = (std::mem::take(reason), *next);
                 self.session = Session::Failed { reason, until: Instant::now(), next };
             }

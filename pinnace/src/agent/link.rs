@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use blocks::{DiskId, Epoch, MachineId};
+use blocks::{DiskId, Epoch, Generation, MachineId, Ticket};
 use control::{FailureClass, Next, Retry};
 use crossbeam_channel::{Receiver, Sender};
 use quinn::crypto::rustls::QuicClientConfig;
@@ -68,16 +68,13 @@ pub(super) enum LinkEvent {
     Denied {
         reason: String,
     },
-    Opened {
-        disk: DiskId,
-        durable: Epoch,
-        confirmed: Epoch,
-        replica: Replica,
-    },
+    Opened(Opened),
+    /// `replica` is the line that the replica is in, if the reason is that it is not the source's.
     Refused {
         disk: DiskId,
         code: CloseCode,
         detail: String,
+        replica: Option<Generation>,
     },
     Shipped {
         disk: DiskId,
@@ -93,6 +90,15 @@ pub(super) enum LinkEvent {
         code: CloseCode,
         detail: String,
     },
+}
+
+/// A disk that the target has opened, and how far its replica has come.
+pub(super) struct Opened {
+    pub(super) disk: DiskId,
+    pub(super) durable: Epoch,
+    pub(super) confirmed: Epoch,
+    pub(super) replica: Replica,
+    pub(super) ticket: Ticket,
 }
 
 /// How the link tells its owner what happened. Never blocks.

@@ -128,6 +128,10 @@ impl Peers {
         }
     }
 
+    pub(super) fn get(&self, machine: MachineId) -> Option<Connection> {
+        self.lock().get(&machine).cloned()
+    }
+
     pub(super) fn contains(&self, machine: MachineId) -> bool {
         self.lock().contains_key(&machine)
     }

@@ -6,6 +6,7 @@
 
 mod cycles;
 mod gaps;
+mod generations;
 mod interrupted;
 mod lifecycle;
 mod subject;

@@ -13,6 +13,7 @@ use wire::EpochLink;
 
 use super::Core;
 use crate::admin::agent::Response;
+use crate::agent::content;
 use crate::agent::disk::{Retry, Session};
 use crate::agent::link::LinkCommand;
 
@@ -53,6 +54,7 @@ impl Core {
         }
         if now >= disk.next_log {
             disk.next_log = now + self.config.log_interval;
+            self.note_content(id)?;
             self.write_log(id, LogState::Open)?;
         }
         if self.is_due(id, now) {
@@ -63,6 +65,21 @@ impl Core {
         {
             let harvest = disk.harvest();
             disk.tracker.handle_harvest(&harvest);
+        }
+        Ok(())
+    }
+
+    /// Notes by what a disk whose hardware says nothing can be found again: somebody may have made a
+    /// file system on it.
+    fn note_content(&mut self, id: DiskId) -> Result<()> {
+        let Some(disk) = self.disks.get_mut(&id) else { return Ok(()) };
+        if disk.record.serial.is_some() || disk.record.wwn.is_some() {
+            return Ok(());
+        }
+        let content = content::identifier(&disk.device.path);
+        if content != disk.record.content {
+            disk.record.content = content;
+            self.state.write_disk(&disk.record)?;
         }
         Ok(())
     }

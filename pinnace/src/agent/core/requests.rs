@@ -1,14 +1,14 @@
 //! What administrators ask, and the answers.
 
 use anyhow::Result;
-use blocks::DiskId;
+use blocks::{DiskId, GapReason};
 use crossbeam_channel::Sender;
 
 use super::points::Kind;
 use super::{Core, memory};
 use crate::admin::agent::{Request, Response, Status};
 use crate::agent::clock::now;
-use crate::agent::disk::ProtectedDisk;
+use crate::agent::disk::{ProtectedDisk, Session};
 use crate::agent::link::LinkCommand;
 use crate::agent::{protect, status};
 use crate::exit::{Exit, Failure};
@@ -42,6 +42,7 @@ impl Core {
                     self.set_paused(disk.as_deref(), Shipping::On)
                 }
             }
+            Request::DiscardTarget { disk } => self.discard_target(&disk).map(Response::Done),
             Request::Retry => {
                 self.try_again(None);
                 Ok(Response::Done("trying again".into()))
@@ -67,6 +68,26 @@ impl Core {
             Shipping::Paused => format!("{names}: paused; tracking goes on"),
             Shipping::On => format!("{names}: shipping again"),
         }))
+    }
+
+    /// A person wants the replica to become what this disk is, whatever it holds of its own.
+    fn discard_target(&mut self, wanted: &str) -> Result<String> {
+        let found = self.disks.values_mut().find(|disk| disk.is(wanted));
+        let Some(disk) = found else {
+            let words = format!("{wanted} is not protected");
+            return Err(Failure::new(Exit::NotFound, words).into());
+        };
+        let Session::Refused { replica: Some(line), .. } = disk.session else {
+            let words =
+                format!("{} and its replica are not at odds; nothing is discarded", disk.name);
+            return Err(Failure::new(Exit::WrongState, words).into());
+        };
+        disk.discard = Some(line);
+        let (id, name) = (disk.id, disk.name.clone());
+        // All of it is compared, whatever was known to be dirty.
+        self.open_gap(id, GapReason::Requested);
+        self.try_again(Some(&name));
+        Ok(format!("{name}: the replica is compared with it, and follows it again"))
     }
 
     /// Tries again at once what failed or was refused: of one disk, or of all and the connection.

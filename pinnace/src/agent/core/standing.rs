@@ -9,7 +9,7 @@ use super::Core;
 use crate::admin::agent::LinkStatus;
 use crate::agent::clock::now;
 use crate::agent::disk::{ProtectedDisk, Session};
-use crate::agent::state::Standing;
+use crate::agent::state::{Refusal, Standing};
 
 impl Core {
     /// Takes a disk to the state that follows from the facts, and keeps it if it must survive.
@@ -33,7 +33,10 @@ impl Core {
         let Some(state) = passed.last().copied() else { return };
         tracing::info!(DISK = disk.name, STATE = %state, ?passed, "was {stood}");
         let refusal = match &disk.session {
-            Session::Refused { reason, .. } => Some(reason.clone()),
+            Session::Refused { reason, replica, .. } => Some(Refusal {
+                reason: reason.clone(),
+                replica: replica.map(|line| line.to_string()),
+            }),
             _ => None,
         };
         disk.record.standing = Some(Standing { state, since: jiff::Timestamp::now(), refusal });
@@ -55,8 +58,17 @@ impl Core {
             _ => None,
         };
         let (refusal, failed) = match &disk.session {
-            Session::Refused { reason, .. } => {
+            Session::Refused { reason, replica: None, .. } => {
                 (Some(format!("the target refuses it: {reason}")), None)
+            }
+            Session::Refused { reason, replica: Some(_), .. } => {
+                let (name, dirty) = (&disk.name, disk.tracker.status(now()).active);
+                let words = format!(
+                    "the target refuses it: {reason} Here {dirty} are dirty. To keep what this \
+                     machine has and discard the replica's own: `pinnace resync {name} \
+                     --discard-target`; to keep what the replica became: `pinnace unprotect {name}`."
+                );
+                (Some(words), None)
             }
             Session::Failed { reason, until, .. } => (None, Some((reason, *until))),
             Session::Closed | Session::Opening | Session::Open { .. } => (None, None),

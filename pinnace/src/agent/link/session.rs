@@ -15,7 +15,7 @@ use wire::session::{SourceConfig, SourceEvent, SourceSession};
 use wire::{Reason, Text};
 
 use super::epoch::{self, FromEpoch};
-use super::{Ended, LinkCommand, LinkEvent, Tell, class_of, ended};
+use super::{Ended, LinkCommand, LinkEvent, Opened, Tell, class_of, ended};
 
 /// Control bytes read at once.
 const CONTROL_READ: usize = 64 << 10;
@@ -115,7 +115,7 @@ impl<'a> Session<'a> {
                 tracing::info!(TARGET_ID = %welcome.target, version = welcome.version, "connected");
                 (self.tell)(LinkEvent::Up);
             }
-            SourceEvent::Opened(opened) => (self.tell)(LinkEvent::Opened {
+            SourceEvent::Opened(opened) => (self.tell)(LinkEvent::Opened(Opened {
                 disk: opened.disk,
                 durable: opened.last_durable,
                 confirmed: opened.confirmed,
@@ -124,13 +124,15 @@ impl<'a> Session<'a> {
                     ReplicaState::Partial => Replica::Partial,
                     ReplicaState::Follows => Replica::Follows,
                 },
-            }),
+                ticket: opened.ticket,
+            })),
             SourceEvent::Refused(refused) => {
                 let (disk, code) = (refused.disk, refused.code);
                 (self.tell)(LinkEvent::Refused {
                     disk,
                     code,
                     detail: refused.detail.as_str().into(),
+                    replica: refused.replica,
                 });
             }
             SourceEvent::Durable { disk, epoch } => (self.tell)(LinkEvent::Durable { disk, epoch }),
