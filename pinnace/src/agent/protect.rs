@@ -203,14 +203,7 @@ pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> R
     let points = DiskPoints::new(resumed_confirmation(&tracked));
     let tracker = DiskTracker::new(geometry, start, now());
     tracing::info!(DISK = device.name, coverage = ?tracker.coverage(), "tracked");
-    let refreshed = DiskRecord {
-        path: device.path.clone(),
-        disk_sequence: device.sequence,
-        boot_id: hex(&core.boot_id),
-        content: content::identifier(&device.path),
-        standing: record.standing.clone().or_else(|| Some(Standing::begin())),
-        ..record.clone()
-    };
+    let refreshed = refreshed(record, &device, &core.boot_id);
     if refreshed != *record {
         core.state.write_disk(&refreshed)?;
     }
@@ -245,6 +238,18 @@ pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> R
     own_store::announce_source(id, disk.device.sequence)?;
     core.disks.insert(id, disk);
     Ok(())
+}
+
+/// The record of a disk as it was found again.
+fn refreshed(record: &DiskRecord, device: &Device, boot_id: &[u8; 16]) -> DiskRecord {
+    DiskRecord {
+        path: device.path.clone(),
+        disk_sequence: device.sequence,
+        boot_id: hex(boot_id),
+        content: content::identifier(&device.path),
+        standing: record.standing.clone().or_else(|| Some(Standing::begin())),
+        ..record.clone()
+    }
 }
 
 /// What waited for a person when the agent stopped waits still.

@@ -152,7 +152,8 @@ mod tests {
         let moved = Marks { sequence: Some(9), content: Some("u".into()), ..hardware("s1", "w1") };
         let exchanged = Marks { sequence: Some(3), ..hardware("s2", "w1") };
         assert_eq!(wanted.choose(&[exchanged.clone(), moved.clone()]), Ok(1));
-        assert_eq!(wanted.choose(&[exchanged.clone()]), Err(NotFound::Missing));
+        let alone = std::slice::from_ref(&exchanged);
+        assert_eq!(wanted.choose(alone), Err(NotFound::Missing));
         assert_eq!(wanted.choose(&[moved.clone(), exchanged, moved]), Err(NotFound::Twice(0, 2)));
     }
 

@@ -7,6 +7,7 @@
 mod cycles;
 mod gaps;
 mod generations;
+mod identity;
 mod interrupted;
 mod lifecycle;
 mod subject;
