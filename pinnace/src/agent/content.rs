@@ -23,7 +23,8 @@ pub(super) fn identifier(path: &Path) -> Option<String> {
         let value = probe(path, tag).ok().filter(|value| !value.is_empty())?;
         Some(format!("{tag}={value}"))
     };
-    identifier("PTUUID").or_else(|| identifier("UUID"))
+    // Of a member of several disks (btrfs, md) the second is its own, and the last that of them all.
+    ["PTUUID", "UUID_SUB", "UUID"].into_iter().find_map(identifier)
 }
 
 fn probe(path: &Path, tag: &str) -> Result<String> {
