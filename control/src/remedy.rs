@@ -51,8 +51,8 @@ pub fn explain(state: ProtectionState, found: &Circumstances<'_>) -> Option<Stri
             Some(format!("paused by an operator; `pinnace resume {disk}` ships again"))
         }
         ProtectionState::Critical => Some(format!(
-            "{} Once that is mended, `pinnace resume {disk}` tries again",
-            found.refusal.unwrap_or("the target refuses it.")
+            "{}. Once that is mended, `pinnace resume {disk}` tries again",
+            found.refusal.unwrap_or("the target refuses it").trim_end_matches('.')
         )),
     };
     let waits = state != ProtectionState::Critical;

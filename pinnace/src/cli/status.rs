@@ -60,8 +60,8 @@ fn show(status: &Status, format: Format) {
             println!("Target unreachable, trying again{next}: {error} (`pinnace resume`: at once)");
         }
         LinkStatus::Refused { reason } => println!(
-            "The target refuses this machine: {reason} Once that is mended, `pinnace resume` tries \
-             again"
+            "The target refuses this machine: {}. Once that is mended, `pinnace resume` tries again",
+            reason.trim_end_matches('.')
         ),
         LinkStatus::Connecting { last_error: None, .. } | LinkStatus::Connected { .. } => {}
     }
