@@ -122,7 +122,7 @@ mod tests {
         let config = AgentConfig::load(&path, Required::Yes).unwrap();
         assert_eq!(config.interval.as_secs(), 1);
         assert_eq!(config.buffer_pool.0, 64 << 20);
-        assert_eq!(config.policy.point_interval.as_secs(), 7);
+        assert_eq!(config.policy.points.point_every.duration().as_secs(), 7);
         assert_eq!(config.policy.freeze, tracker::cut::Freeze::Never, "a table is laid over too");
     }
 

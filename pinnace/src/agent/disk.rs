@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use blocks::{Bitmap, ByteLen, Coverage, DiskId, Epoch, GapReason, Generation, Geometry, Taint};
+use blocks::{
+    Bitmap, ByteLen, Claim, Coverage, DiskId, Epoch, GapReason, Generation, Geometry, Taint, Ticket,
+};
+use control::EpochRetry;
 use crossbeam_channel::Sender;
 use ebpf::device::Device;
 use ebpf::{DiskClass, TrackedDisk};
@@ -13,12 +16,13 @@ use hdrhistogram::Histogram;
 use shipper::{DiskHandle, ShipReport};
 use tracker::cut::Heat;
 use tracker::{Confirmation, CrossCheck, DiskTracker, Harvest, Reading, Sample, Verdict};
-use wire::message::OpenDisk;
+use wire::message::{OpenDisk, Origin};
 use wire::{DataKey, Sealer, Text};
 
 use super::clock::now;
 use super::points::DiskPoints;
-use super::state::DiskRecord;
+use super::state::{DiskRecord, Standing};
+use super::trouble::Held;
 use crate::admin::agent::{Latency, Response, SentBytes};
 
 /// Says that a baseline was kept beside the disk's maps.
@@ -71,8 +75,15 @@ pub(super) struct ProtectedDisk {
     pub(super) next_cycle: Instant,
     pub(super) next_log: Instant,
     pub(super) waiting: Option<(Waiting, Instant)>,
-    /// Why nothing is sent until then: an epoch failed for a reason that may pass.
-    pub(super) held: Option<(String, Instant)>,
+    pub(super) held: Option<Held>,
+    /// How often the target has failed it.
+    pub(super) retry: EpochRetry,
+    /// What the target handed out last.
+    pub(super) ticket: Ticket,
+    /// Whether this agent has had it open: from then on it knows every epoch that was sealed.
+    pub(super) has_been_open: bool,
+    /// A line of the replica's that a person wants to be written over.
+    pub(super) discard: Option<Generation>,
     /// The pass that is under way.
     pub(super) pass: Option<Pass>,
     /// Ring records known to be lost.
@@ -118,8 +129,10 @@ pub(super) enum Session {
     Open { sealer: Arc<Sealer> },
     /// The target could not serve the disk, for a reason that may pass.
     Failed { reason: String, until: Instant, next: Retry },
-    /// The target will not have it: a person must act.
-    Refused { reason: String },
+    /// The target will not have it: a person must act, and then it is tried again.
+    ///
+    /// `replica` is the line that the replica is in, if it is not the source's.
+    Refused { reason: String, next: Retry, replica: Option<Generation> },
 }
 
 /// What to do once a failure may have passed.
@@ -137,7 +150,6 @@ pub(super) struct Sent {
     pub(super) rate: ByteLen,
     pub(super) last_durable: Option<jiff::Timestamp>,
     pub(super) gaps: u64,
-    pub(super) failures: u32,
     sealed: VecDeque<(Epoch, Instant)>,
     /// From seal to durable acknowledgement, in microseconds.
     latency: Histogram<u64>,
@@ -152,7 +164,6 @@ impl Sent {
             rate: ByteLen(0),
             last_durable: None,
             gaps: 0,
-            failures: 0,
             sealed: VecDeque::new(),
             latency: latency.expect("bounds of 1 and more, three digits"),
         }
@@ -182,7 +193,6 @@ impl Sent {
             }
             self.totals.epochs += 1;
         }
-        self.failures = 0;
         self.last_durable = Some(jiff::Timestamp::now());
     }
 
@@ -210,6 +220,20 @@ impl ProtectedDisk {
             geometry: self.geometry,
             name: Text::lossy(&self.name),
             key: self.key.clone(),
+            origin: self.origin(),
+        }
+    }
+
+    /// What it has been through. What the kernel has marked must be in the tracker.
+    fn origin(&self) -> Origin {
+        let sealed = self.has_been_open.then(|| self.tracker.sealed());
+        Origin {
+            // A source stays in the line it began; failing back will begin another.
+            past: Vec::new(),
+            acked: self.tracker.acked(),
+            has_changed: self.gap().is_some() || !self.tracker.outstanding().is_empty(),
+            claim: Claim { ticket: self.ticket, sealed },
+            discard: self.discard,
         }
     }
 
@@ -312,9 +336,29 @@ impl ProtectedDisk {
         }
     }
 
-    /// How long to leave the target alone after a failure: 1 s, doubling to 60 s.
-    pub(super) fn retry_delay(&self) -> Duration {
-        Duration::from_secs(1 << self.sent.failures.min(6)).min(Duration::from_secs(60))
+    /// Whether nothing of it is sent for a while.
+    pub(super) fn is_held(&self, now: Instant) -> bool {
+        self.held.as_ref().is_some_and(|held| now < held.until)
+    }
+
+    /// A person wants it tried at once, whatever came of it before.
+    pub(super) fn try_at_once(&mut self) {
+        self.retry.handle_person();
+        self.held = None;
+        self.next_cycle = Instant::now();
+        match &mut self.session {
+            Session::Refused { next, reason, .. } => {
+                let (reason, next) = (std::mem::take(reason), *next);
+                self.session = Session::Failed { reason, until: Instant::now(), next };
+            }
+            Session::Failed { until, .. } => *until = Instant::now(),
+            Session::Closed | Session::Opening | Session::Open { .. } => {}
+        }
+    }
+
+    /// Where its protection stands.
+    pub(super) fn standing(&self) -> &Standing {
+        self.record.standing.as_ref().expect("set when the disk is taken up")
     }
 
     pub(super) fn path(&self) -> PathBuf {

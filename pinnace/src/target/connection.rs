@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Result;
 use blocks::{ByteLen, DiskId, Epoch, MachineId};
 use quinn::{Connection, RecvStream, SendStream};
-use replica::{ChangeError, Completeness, Disk, DiskState, History, Store};
+use replica::{Admitted, ChangeError, Completeness, Disk, DiskState, History, Store};
 use tokio::sync::mpsc;
 use wire::message::{
     Features, HashRequest, OpenDisk, ReplicaState, RequestId, RetractPoints, VersionRange,
@@ -24,7 +24,7 @@ use wire::{CheckedFrame, CloseCode, FrameDecoder, FrameError, Reason};
 
 use super::assignments::Assignments;
 use super::epoch::{EpochResult, EpochWriter, Helpers};
-use super::opening;
+use super::opening::{self, Refused};
 use super::retention::Retention;
 use crate::causes::with_causes;
 
@@ -53,7 +53,7 @@ pub(super) enum Report {
     /// A frame found no room for as long as [`PARKING_PATIENCE`].
     Starved,
     StreamEnd(StreamId, StreamEnd),
-    Opened(DiskId, Result<Disk, (CloseCode, String)>),
+    Opened(DiskId, Result<Admitted, Refused>),
     Consumed(DiskId, Epoch, ByteLen),
     Epoch(DiskId, Epoch, EpochResult),
     Hashes(DiskId, RequestId, Result<Vec<[u8; 32]>, (CloseCode, String)>),
@@ -271,13 +271,14 @@ impl Peer {
         self.later(async move {
             let opened =
                 tokio::task::spawn_blocking(move || opening::open(&holdings, machine, open));
-            Report::Opened(id, opened.await.unwrap_or_else(|error| Err(opening::broken(&error))))
+            let opened = opened.await;
+            Report::Opened(id, opened.unwrap_or_else(|error| Err(opening::broken(&error).into())))
         });
     }
 
-    fn opened(&mut self, id: DiskId, opened: Result<Disk, (CloseCode, String)>) {
+    fn opened(&mut self, id: DiskId, opened: Result<Admitted, Refused>) {
         match opened {
-            Ok(disk) => {
+            Ok(Admitted { disk, ticket }) => {
                 let DiskState { last_durable, completeness } = disk.state();
                 let state = match completeness {
                     Completeness::Empty => ReplicaState::Empty,
@@ -286,12 +287,15 @@ impl Peer {
                 };
                 let confirmed = disk.history().confirmed();
                 self.disks.insert(id, disk);
-                let position = ReplicaPosition { last_durable, confirmed, state };
+                let position = ReplicaPosition { last_durable, confirmed, state, ticket };
                 self.session.handle_disk_opened(id, position);
             }
-            Err((code, detail)) => {
+            Err(Refused { code, detail, replica }) => {
                 tracing::warn!(DISK = %id, %code, detail, "a disk was refused");
-                self.session.handle_disk_refused(id, code, &detail);
+                match replica {
+                    Some(replica) => self.session.handle_disk_diverged(id, replica, code, &detail),
+                    None => self.session.handle_disk_refused(id, code, &detail),
+                }
             }
         }
     }

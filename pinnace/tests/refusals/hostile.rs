@@ -6,7 +6,7 @@ use std::fs;
 use anyhow::{Context, Result, ensure};
 use blocks::{ChunkSize, DiskId, Epoch, EpochKind, Generation, Geometry, MachineId, Sector};
 use vm_tests::{Rig, Site};
-use wire::message::{OpenDisk, VersionRange};
+use wire::message::{OpenDisk, Origin, VersionRange};
 use wire::session::SourceEvent;
 use wire::{
     CloseCode, Codec, Content, DataKey, EpochLink, EpochSummary, FrameExtent, FrameSpec, Reason,
@@ -79,7 +79,8 @@ fn key() -> DataKey {
 fn open(disk: DiskId, sectors: u64) -> Result<OpenDisk> {
     let geometry = Geometry::new(sectors, 512, ChunkSize::DEFAULT)?;
     let name = Text::lossy("stolen");
-    Ok(OpenDisk { disk, generation: GENERATION, geometry, name, key: key() })
+    let origin = Origin::default();
+    Ok(OpenDisk { disk, generation: GENERATION, geometry, name, key: key(), origin })
 }
 
 fn link(epoch: u64) -> EpochLink {

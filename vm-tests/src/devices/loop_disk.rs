@@ -55,7 +55,18 @@ impl LoopDisk {
         let file = File::options().read(true).write(true).create_new(true).open(&backing);
         let file = file.with_context(|| format!("making {}", backing.display()))?;
         file.set_len(whole_sectors(spec.len)? * blocks::SECTOR_SIZE).context("sizing a disk")?;
-        let (name, handle) = bind(&file, spec.logical_block)?;
+        Self::over(rig, backing, &file, spec.logical_block)
+    }
+
+    /// A disk over a file that exists, with logical blocks of 512 bytes.
+    pub fn attach(rig: &Rig, backing: &Path) -> Result<Self> {
+        let file = File::options().read(true).write(true).open(backing);
+        let file = file.with_context(|| format!("opening {}", backing.display()))?;
+        Self::over(rig, backing.to_owned(), &file, 512)
+    }
+
+    fn over(rig: &Rig, backing: PathBuf, file: &File, logical_block: u32) -> Result<Self> {
+        let (name, handle) = bind(file, logical_block)?;
         let device = BlockDevice::open_whole(&name)?;
         Ok(Self { device, backing, handle, _rig: rig.clone() })
     }

@@ -111,7 +111,7 @@ enum Readiness {
 impl Points {
     pub(in crate::agent) fn new(policy: &Policy) -> Self {
         Self {
-            application_due: policy.application_interval.map(|_| Instant::now()),
+            application_due: policy.points.application_every.map(|_| Instant::now()),
             cutter: CutterState::NotNeeded,
             due: Instant::now(),
             waiting: None,
@@ -157,13 +157,13 @@ impl Core {
         match self.readiness(now) {
             Readiness::Members(members) => {
                 self.points.waiting = None;
-                self.points.due = now + self.config.policy.point_interval;
+                self.points.due = now + self.config.policy.points.point_every.duration();
                 let kind = self.kind_due(now);
                 self.begin_cut(members, kind);
             }
             Readiness::Wait => {}
             Readiness::Nothing if nobody_asks => {
-                self.points.due = now + self.config.policy.point_interval;
+                self.points.due = now + self.config.policy.points.point_every.duration();
             }
             Readiness::Nothing => self.refuse_point("no disk follows its source yet"),
             Readiness::Refused(reason) => self.refuse_point(&reason),
@@ -187,7 +187,7 @@ impl Core {
         let asked = self.points.asked.iter().any(|asked| asked.kind == Kind::Application);
         let due = self.points.application_due.is_some_and(|due| now >= due);
         if asked || (due && self.config.hooks.are_there()) {
-            let next = policy.application_interval.map(|interval| now + interval);
+            let next = policy.points.application_every.map(|every| now + every.duration());
             self.points.application_due = next;
             return Kind::Application;
         }
@@ -203,10 +203,7 @@ impl Core {
         if members.is_empty() {
             return Readiness::Nothing;
         }
-        let held = |disk: &&&ProtectedDisk| {
-            let held = disk.held.as_ref().is_some_and(|(_, until)| now < *until);
-            held || !disk.tracker.can_cut()
-        };
+        let held = |disk: &&&ProtectedDisk| disk.is_held(now) || !disk.tracker.can_cut();
         let busy: Option<String> = members.iter().find(held).map(|disk| disk.name.clone());
         let members = members.iter().map(|disk| disk.id).collect();
         let Some(busy) = busy else { return Readiness::Members(members) };
@@ -419,7 +416,7 @@ impl Core {
 
     fn refuse_point(&mut self, reason: &str) {
         self.points.waiting = None;
-        self.points.due = Instant::now() + self.config.policy.point_interval;
+        self.points.due = Instant::now() + self.config.policy.points.point_every.duration();
         if self.points.stats.note_refused(reason) {
             tracing::warn!(REASON = reason, "no recovery point");
         }
