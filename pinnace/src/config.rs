@@ -154,6 +154,18 @@ mod tests {
     }
 
     #[test]
+    fn the_cache_of_a_view_is_what_is_set_or_the_default() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("target.toml");
+        let cache = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            TargetConfig::load(&path, Required::Yes).unwrap().view_cache
+        };
+        assert_eq!(cache(""), replica::VIEW_CACHE_DEFAULT);
+        assert_eq!(cache("view_cache = \"16 MiB\"\n"), blocks::ByteLen(16 << 20));
+    }
+
+    #[test]
     fn values_out_of_range_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("agent.toml");

@@ -62,5 +62,7 @@ pub use store::{
     ForgetError, HistoryError, InitError, InspectError, OpenDiskError, OpenStoreError,
     PromoteError, ReplicaOrigin, SourceOrigin, Store, Usage, VerifyReport,
 };
-pub use view::{Allocated, Allocation, LayerError, LayerFault, ReadError, View, ViewError};
+pub use view::{
+    Allocated, Allocation, LayerError, LayerFault, ReadError, VIEW_CACHE_DEFAULT, View, ViewError,
+};
 pub use workers::Parallelism;
