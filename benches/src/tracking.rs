@@ -33,7 +33,7 @@ const LOAD: Duration = Duration::from_secs(3);
 const TURN: Duration = Duration::from_millis(600);
 /// What attaching and detaching disturbs.
 const SETTLE: Duration = Duration::from_millis(150);
-const TURNS_A_ROUND: usize = 3;
+const TURNS_A_ROUND: usize = 5;
 /// Longer than all turns take; it is ended then.
 const ENDLESS: Duration = Duration::from_secs(3600);
 /// How often the ring is drained meanwhile, as the agent does.

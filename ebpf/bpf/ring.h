@@ -26,12 +26,13 @@ static __always_inline bool tell(u64 sector, u32 sectors, u32 slot_and_kind, u64
 {
 	union ring_entry *writers = ring_entry(RING_WRITERS), *entry;
 	const union ring_entry *reader = ring_entry(RING_READER);
-	u64 number;
+	u64 number, taken;
 
 	if (!writers || !reader)
 		return false;
-	number = *(volatile u64 *)&writers->writers.begun;
-	if (number - *(volatile u64 *)&reader->reader.taken >= writers->writers.most)
+	/* First, so that it is not beyond what has begun. */
+	taken = *(volatile u64 *)&reader->reader.taken;
+	if (*(volatile u64 *)&writers->writers.begun - taken >= writers->writers.most)
 		return false;
 	number = __sync_fetch_and_add(&writers->writers.begun, 1);
 	entry = ring_entry(RING_RECORDS + (number & writers->writers.mask));
