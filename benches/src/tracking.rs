@@ -224,7 +224,9 @@ fn speeds(pins: &Path, device: &BlockDevice, rounds: Rounds) -> Result<Speeds> {
 fn tracked_speed(pins: &Path, device: &BlockDevice) -> Result<f64> {
     let (mut tracking, _) = Tracking::open_or_load(pins)?;
     track(&mut tracking, device)?;
-    let speed = speed(device, || drop(tracking.poll_ring(&mut |_| ())))?;
+    let speed = speed(device, || {
+        tracking.poll_ring(&mut |_| ());
+    })?;
     tracking.unload()?;
     Ok(speed)
 }

@@ -20,11 +20,11 @@ enum {
 /* The word of a disk's dirty bitmap; the disk must have it, or it would be another disk's. */
 static __always_inline u64 *dirty_word(u32 slot, u64 index)
 {
-	u32 at = slot << SEGMENTS_LOG2 | index >> SEGMENT_WORDS_LOG2;
-	u32 within = index % SEGMENT_WORDS;
-	void *segment = bpf_map_lookup_elem(&dirty, &at);
+	u32 at = slot << SHEETS_LOG2 | index >> SHEET_WORDS_LOG2;
+	u32 within = index % SHEET_WORDS;
+	void *sheet = bpf_map_lookup_elem(&dirty, &at);
 
-	return segment ? bpf_map_lookup_elem(segment, &within) : NULL;
+	return sheet ? bpf_map_lookup_elem(sheet, &within) : NULL;
 }
 
 static __always_inline u64 *coarse_word(u32 slot, u64 index)

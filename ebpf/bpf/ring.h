@@ -3,7 +3,7 @@
  * Hints to userspace: which ranges have set a bit that was clear. Userspace polls, since to wake it
  * would cost microseconds. What finds no room is counted and loses nothing but the hint.
  *
- * Not the kernel's own ring, which takes a lock and five calls for what is four stores here.
+ * Not the kernel's own ring, which takes a lock and several calls for what is four stores here.
  *
  * A record is begun by counting it, so each has a place of its own whatever its writer interrupts,
  * and done by its turn, written last: the reader waits for it. Between the look at how many are

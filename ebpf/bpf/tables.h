@@ -13,7 +13,7 @@
 #define BUCKETS (1 << BUCKETS_LOG2)
 #define CONFLICT_LINES_LOG2 (CONFLICT_WORDS_LOG2 - 3)
 #define CONFLICT_WORDS (1 << CONFLICT_WORDS_LOG2)
-#define SEGMENT_WORDS (1 << SEGMENT_WORDS_LOG2)
+#define SHEET_WORDS (1 << SHEET_WORDS_LOG2)
 
 _Static_assert((DISKS & (DISKS - 1)) == 0, "slots are masked");
 
@@ -49,23 +49,23 @@ struct disk_table {
 struct disk_table table SEC(".data.table");
 
 /*
- * The dirty bitmaps, in segments: one word is 64 chunks. All segments have one size, so that the
+ * The dirty bitmaps, in sheets: one word is 64 chunks. All sheets have one size, so that the
  * kernel looks a word up in line; in a map of any size it would be a call, whose return is what
  * costs.
  */
-struct segment_map {
+struct sheet_map {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE);
-	__uint(max_entries, SEGMENT_WORDS);
+	__uint(max_entries, SHEET_WORDS);
 	__type(key, u32);
 	__type(value, u64);
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
-	__uint(max_entries, DISKS << SEGMENTS_LOG2);
+	__uint(max_entries, DISKS << SHEETS_LOG2);
 	__type(key, u32);
-	__array(values, struct segment_map);
+	__array(values, struct sheet_map);
 } dirty SEC(".maps");
 
 /* One word of these is 64 times COARSE_CHUNKS chunks. */

@@ -15,7 +15,7 @@ use crate::{
     device::{DeviceNumber, DiskClass},
     harvest::{Bitmaps, coarse_words_of, words_of},
     in_flight::{InFlightTable, Listed},
-    limits::{SEGMENT_WORDS_LOG2, SEGMENTS_LOG2},
+    limits::{SHEET_WORDS_LOG2, SHEETS_LOG2},
     load::create_array,
     mapped::Mapped,
     meta::{self, Baseline, Meta},
@@ -179,7 +179,7 @@ impl TrackedDisk {
     fn bitmaps(&self) -> Bitmaps<'_> {
         let maps = &self.0.maps;
         Bitmaps {
-            // The last segment has words that no chunk belongs to.
+            // The last sheet has words that no chunk belongs to.
             dirty: &maps.dirty.words()[..maps.pending.words().len()],
             coarse: maps.coarse.words(),
             pending: maps.pending.words(),
@@ -199,7 +199,7 @@ pub(crate) struct DiskMaps {
 
 /// The maps that the programs write, by descriptor.
 pub(crate) struct KernelMaps {
-    /// The segments of the dirty bitmap, in order.
+    /// The sheets of the dirty bitmap, in order.
     pub(crate) dirty: Vec<MapHandle>,
     pub(crate) coarse: MapHandle,
 }
@@ -232,14 +232,14 @@ pub enum DiskMapError {
 }
 
 /// Most words in a bitmap: 1 GiB of bits.
-pub(crate) const WORDS_MAX: u64 = 1 << (SEGMENT_WORDS_LOG2 + SEGMENTS_LOG2);
+pub(crate) const WORDS_MAX: u64 = 1 << (SHEET_WORDS_LOG2 + SHEETS_LOG2);
 
-const SEGMENT_WORDS: u64 = 1 << SEGMENT_WORDS_LOG2;
+const SHEET_WORDS: u64 = 1 << SHEET_WORDS_LOG2;
 
-/// How many segments a dirty bitmap of `chunks` chunks has.
-pub(crate) fn segments_of(chunks: u64) -> u32 {
-    let segments = words_of(chunks).div_ceil(SEGMENT_WORDS);
-    u32::try_from(segments).expect("at most WORDS_MAX words, which the caller checked")
+/// How many sheets a dirty bitmap of `chunks` chunks has.
+pub(crate) fn sheets_of(chunks: u64) -> u32 {
+    let sheets = words_of(chunks).div_ceil(SHEET_WORDS);
+    u32::try_from(sheets).expect("at most WORDS_MAX words, which the caller checked")
 }
 
 impl DiskMaps {
@@ -247,15 +247,15 @@ impl DiskMaps {
     pub(crate) fn create(at: &Path, spec: &DiskSpec) -> Result<(Self, KernelMaps), DiskMapError> {
         let chunks = spec.geometry.chunks();
         let of_any_size = libbpf_sys::BPF_F_MMAPABLE | libbpf_sys::BPF_F_INNER_MAP;
-        let segment = |_| create(at, "dirty", SEGMENT_WORDS, libbpf_sys::BPF_F_MMAPABLE);
-        let mut dirty = (0..segments_of(chunks)).map(segment).collect::<Result<Vec<_>, _>>()?;
+        let sheet = |_| create(at, "dirty", SHEET_WORDS, libbpf_sys::BPF_F_MMAPABLE);
+        let mut dirty = (0..sheets_of(chunks)).map(sheet).collect::<Result<Vec<_>, _>>()?;
         let mut coarse = create(at, "coarse", coarse_words_of(chunks), of_any_size)?;
         let mut pending = create(at, "pending", words_of(chunks), libbpf_sys::BPF_F_MMAPABLE)?;
         let mut meta = create(at, "meta", u64::from(meta::WORDS), libbpf_sys::BPF_F_MMAPABLE)?;
         let mapped = map_meta(at, &meta)?;
         mapped.write(spec);
-        for (index, segment) in (0..).zip(&mut dirty) {
-            pin(at, &segment_name(index), segment)?;
+        for (index, sheet) in (0..).zip(&mut dirty) {
+            pin(at, &sheet_name(index), sheet)?;
         }
         pin(at, "coarse", &mut coarse)?;
         pin(at, "pending", &mut pending)?;
@@ -272,12 +272,11 @@ impl DiskMaps {
         }
         let meta = map_meta(at, &open(at, "meta")?)?;
         let spec = meta.read().ok_or_else(|| DiskMapError::Record { path: at.join("meta") })?;
-        let segments: Vec<String> =
-            (0..segments_of(spec.geometry.chunks())).map(segment_name).collect();
-        if !segments.iter().all(|name| at.join(name).exists()) {
+        let sheets: Vec<String> = (0..sheets_of(spec.geometry.chunks())).map(sheet_name).collect();
+        if !sheets.iter().all(|name| at.join(name).exists()) {
             return Ok(None);
         }
-        let dirty = segments.iter().map(|name| open(at, name)).collect::<Result<_, _>>()?;
+        let dirty = sheets.iter().map(|name| open(at, name)).collect::<Result<_, _>>()?;
         let maps = KernelMaps { dirty, coarse: open(at, "coarse")? };
         let pending = open(at, "pending")?;
         let mapped = Self::map(at, spec.geometry.chunks(), &maps, &pending, meta)?;
@@ -292,7 +291,7 @@ impl DiskMaps {
         meta: Meta,
     ) -> Result<Self, DiskMapError> {
         Ok(Self {
-            dirty: Mapped::joined(&maps.dirty, SEGMENT_WORDS)
+            dirty: Mapped::joined(&maps.dirty, SHEET_WORDS)
                 .map_err(|source| DiskMapError::Io { path: at.join("dirty_0"), source })?,
             coarse: map(at, "coarse", &maps.coarse, coarse_words_of(chunks))?,
             pending: map(at, "pending", pending, words_of(chunks))?,
@@ -307,8 +306,8 @@ pub(crate) fn remove_pins(at: &Path) -> Result<(), crate::pins::DirectoryError> 
     remove(at)
 }
 
-/// What a segment of the dirty bitmap is pinned as.
-fn segment_name(index: u32) -> String {
+/// What a sheet of the dirty bitmap is pinned as.
+fn sheet_name(index: u32) -> String {
     format!("dirty_{index}")
 }
 

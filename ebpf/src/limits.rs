@@ -33,11 +33,11 @@ pub(crate) const COPIES: u32 = 3;
 /// a start that was skipped all the same is found when the bio completes.
 pub(crate) const COPIES_AT_START: u32 = 2;
 
-/// Base-two logarithm of the words in a segment of a dirty bitmap: 1 MiB, the bits of 32 GiB at 4 KiB.
-pub(crate) const SEGMENT_WORDS_LOG2: u32 = 17;
+/// Base-two logarithm of the words in a sheet of a dirty bitmap: 1 MiB, the bits of 32 GiB at 4 KiB.
+pub(crate) const SHEET_WORDS_LOG2: u32 = 17;
 
-/// Base-two logarithm of the most segments a disk can have.
-pub(crate) const SEGMENTS_LOG2: u32 = 10;
+/// Base-two logarithm of the most sheets a disk can have.
+pub(crate) const SHEETS_LOG2: u32 = 10;
 
 /// The longest range that is marked chunk by chunk, in words of the bitmap.
 pub(crate) const INLINE_WORDS: u32 = 64;

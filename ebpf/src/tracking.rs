@@ -20,11 +20,11 @@ use crate::{
     device::{self, DiskClass},
     disk::{
         DiskMapError, DiskMaps, DiskSpec, KernelMaps, Shared, TrackedDisk, WORDS_MAX, remove_pins,
-        segments_of,
+        sheets_of,
     },
     harvest::words_of,
     in_flight::InFlightTable,
-    limits::{DISKS, SEGMENTS_LOG2},
+    limits::{DISKS, SHEETS_LOG2},
     load::{self, Found, Hook, LoadError, LoadOptions},
     pins::{DirectoryError, Pins},
     ring::RingReader,
@@ -353,9 +353,9 @@ impl Tracking {
         slot: Slot,
         kernel: &'a KernelMaps,
     ) -> impl Iterator<Item = (&'a MapHandle, u32, &'a MapHandle)> {
-        let segments = (0..).zip(&kernel.dirty);
-        let segments = segments.map(move |(i, map)| (&self.dirty, segment_key(slot, i), map));
-        segments.chain([(&self.coarse, slot.0, &kernel.coarse)])
+        let sheets = (0..).zip(&kernel.dirty);
+        let sheets = sheets.map(move |(i, map)| (&self.dirty, sheet_key(slot, i), map));
+        sheets.chain([(&self.coarse, slot.0, &kernel.coarse)])
     }
 
     /// Lets the programs find the bitmaps.
@@ -370,9 +370,9 @@ impl Tracking {
     /// Undoes [`Self::start`], from any point of it. The disk must not be in `self.disks`.
     fn stop(&self, slot: Slot, spec: &DiskSpec) -> Result<(), RemoveDiskError> {
         self.shared.table.withdraw(spec.number, slot);
-        let segments = 0..segments_of(spec.geometry.chunks());
-        let segments = segments.map(|index| (&self.dirty, segment_key(slot, index)));
-        for (outer, key) in segments.chain([(&self.coarse, slot.0)]) {
+        let sheets = 0..sheets_of(spec.geometry.chunks());
+        let sheets = sheets.map(|index| (&self.dirty, sheet_key(slot, index)));
+        for (outer, key) in sheets.chain([(&self.coarse, slot.0)]) {
             // Returns after every program that may still use the map has ended.
             match outer.delete(&key.to_ne_bytes()) {
                 Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => Err(error)?,
@@ -418,9 +418,9 @@ fn open_conflicts(pins: &Pins) -> Result<ConflictTable, LoadError> {
         .map_err(|source| LoadError::Pin { path, source })
 }
 
-/// Under which key the programs look for a segment of a dirty bitmap.
-fn segment_key(slot: Slot, index: u32) -> u32 {
-    slot.0 << SEGMENTS_LOG2 | index
+/// Under which key the programs look for a sheet of a dirty bitmap.
+fn sheet_key(slot: Slot, index: u32) -> u32 {
+    slot.0 << SHEETS_LOG2 | index
 }
 
 /// Whether the programs find `inner` under `key` in `outer`.
