@@ -74,7 +74,7 @@ struct Benchmark {
 const BENCHMARKS: [Benchmark; 5] = [
     Benchmark { name: initial::NAME, rounds: 5, measure: initial::measure },
     Benchmark { name: delta::NAME, rounds: 5, measure: delta::measure },
-    Benchmark { name: tracking::NAME, rounds: 7, measure: tracking::measure },
+    Benchmark { name: tracking::NAME, rounds: 4, measure: tracking::measure },
     Benchmark { name: memory::NAME, rounds: 1, measure: memory::measure },
     Benchmark { name: points::NAME, rounds: 3, measure: points::measure },
 ];

@@ -168,10 +168,13 @@ struct Place {
 
 impl Place {
     fn of(slot: Slot, index: u64) -> Self {
-        let hash = (u64::from(slot.0) << 32 ^ index).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let (word, rest) = (hash >> (64 - CONFLICT_WORDS_LOG2), hash << CONFLICT_WORDS_LOG2);
+        const LINES_LOG2: u32 = CONFLICT_WORDS_LOG2 - 3;
+        let eight = index / 8;
+        let hash = (u64::from(slot.0) << 32 ^ eight).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let (line, rest) = (hash >> (64 - LINES_LOG2), hash << LINES_LOG2);
+        let within = (index + (rest << 6 >> 61)) % 8;
         Self {
-            word: usize::try_from(word).expect("a few bits"),
+            word: usize::try_from(line * 8 + within).expect("a few bits"),
             turn: u32::try_from(rest >> 58).expect("6 bits"),
         }
     }
