@@ -1,0 +1,145 @@
+//! The table: what came of every cell.
+
+use std::fmt;
+
+use vm_guest::cell::Verdict;
+use vm_tests::vm::{Kernel, Series};
+
+/// What came of a case.
+#[derive(Clone, Debug)]
+pub(crate) enum Row {
+    Verdict(Verdict),
+    /// A race that must lose nothing.
+    Raced {
+        writes: u64,
+        stale: u64,
+    },
+    /// A control, which must have been caught; how much was found missing.
+    Control {
+        missing: u64,
+    },
+    /// It did not run to its end.
+    Broken(String),
+}
+
+impl Row {
+    pub(crate) fn raced(writes: u64, stale: u64) -> Self {
+        Self::Raced { writes, stale }
+    }
+
+    pub(crate) fn control(missing: u64) -> Self {
+        Self::Control { missing }
+    }
+
+    fn failed(&self) -> bool {
+        match self {
+            Self::Verdict(Verdict::Refused(_)) => false,
+            Self::Verdict(Verdict::Tracked(counts)) => {
+                counts.missed > 0 || counts.deficit != 0 || !counts.taints.is_empty()
+            }
+            Self::Raced { stale, .. } => *stale > 0,
+            Self::Control { missing } => *missing == 0,
+            Self::Broken(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.failed() {
+            write!(f, "FAILED: ")?;
+        }
+        match self {
+            Self::Verdict(Verdict::Refused(words)) => write!(f, "refused: {words}"),
+            Self::Verdict(Verdict::Tracked(counts)) => {
+                let (writes, missed, beyond) = (counts.writes, counts.missed, counts.beyond);
+                write!(f, "{writes} writes, {missed} missed, {beyond} beyond")?;
+                if counts.deficit != 0 {
+                    write!(f, ", {} sectors unseen", counts.deficit)?;
+                }
+                if !counts.taints.is_empty() {
+                    write!(f, ", tainted: {}", counts.taints)?;
+                }
+                Ok(())
+            }
+            Self::Raced { writes, stale } => write!(f, "{writes} writes, {stale} lost"),
+            Self::Control { missing } => write!(f, "caught ({missing} chunks)"),
+            Self::Broken(why) => write!(f, "{why}"),
+        }
+    }
+}
+
+/// Rows by case, columns by kernel.
+pub(crate) struct Table {
+    qemu: String,
+    kernels: Vec<(Series, String, String)>,
+    rows: Vec<(String, Vec<Option<Row>>)>,
+}
+
+impl Table {
+    pub(crate) fn new(qemu: &str) -> Self {
+        Self { qemu: qemu.to_owned(), kernels: Vec::new(), rows: Vec::new() }
+    }
+
+    /// A new column.
+    pub(crate) fn kernel(&mut self, series: Series, kernel: &Kernel) {
+        let (release, version) = (kernel.release().to_owned(), kernel.version().to_owned());
+        self.kernels.push((series, release, version));
+        self.rows.iter_mut().for_each(|(_, cells)| cells.push(None));
+    }
+
+    /// A cell of the newest column.
+    pub(crate) fn row(&mut self, name: String, row: Row) {
+        let columns = self.kernels.len();
+        let at = self.rows.iter().position(|(known, _)| *known == name).unwrap_or_else(|| {
+            self.rows.push((name, vec![None; columns]));
+            self.rows.len() - 1
+        });
+        self.rows[at].1[columns - 1] = Some(row);
+    }
+
+    pub(crate) fn failed(&self) -> usize {
+        self.cells().filter(|row| row.failed()).count()
+    }
+
+    /// One line for the end of a run.
+    pub(crate) fn summary(&self) -> String {
+        let (all, failed) = (self.cells().count(), self.failed());
+        format!("{} passed, {failed} failed", all - failed)
+    }
+
+    fn cells(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().flat_map(|(_, cells)| cells.iter().flatten())
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{HEAD}")?;
+        for (series, release, version) in &self.kernels {
+            writeln!(f, "- {series}: `{release}`, package version {version}")?;
+        }
+        writeln!(f, "- QEMU: package version {}\n", self.qemu)?;
+        let names = self.kernels.iter().map(|(series, ..)| series.to_string());
+        writeln!(f, "| disk and work | {} |", names.collect::<Vec<_>>().join(" | "))?;
+        writeln!(f, "|---|{}", "---|".repeat(self.kernels.len()))?;
+        for (name, cells) in &self.rows {
+            let cells =
+                cells.iter().map(|cell| cell.as_ref().map_or("-".to_owned(), Row::to_string));
+            writeln!(f, "| {name} | {} |", cells.collect::<Vec<_>>().join(" | "))?;
+        }
+        Ok(())
+    }
+}
+
+const HEAD: &str = "\
+# Kernels and devices
+
+Written by `cargo xtask vm --full`. Each kernel is Debian's, booted in a virtual machine; each cell is a disk of a kind that is
+tracked while it is written in every way (direct, io_uring, buffered, mapped, discard, write zeroes; or by an application on a file
+system mounted with online discard).
+
+*Missed* counts chunks that the writers' own log names, or that a comparison of the whole disk before and after finds different, and
+that were not marked: it must be 0. *Beyond* counts chunks that were marked and that neither names: file systems and drivers write
+more than an application asked for. A control is a tracker that is wrong on purpose; it must be caught.
+";

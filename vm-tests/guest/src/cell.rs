@@ -1,0 +1,199 @@
+//! One case: a disk of a kind is tracked and written in every way, and then judged.
+
+use std::sync::Arc;
+
+use anyhow::{Result, bail, ensure};
+use blocks::{Bitmap, ByteLen, ChunkSize};
+use serde::{Deserialize, Serialize};
+use vm_tests::{
+    After, BlockDevice, FileWorkload, Filesystem, Load, Method, Mounted, Rig, Target, WriteLog,
+    Writer, ZramDisk, monotonic_now,
+};
+
+use crate::{
+    issue_only::IssueOnly,
+    race::{Marks, Order, race},
+    stack::{Kind, Stack},
+    tracked::{Observed, Tracked, trackable},
+};
+
+/// Where the image has the tracker that marks at issue.
+pub const ISSUE_ONLY: &str = "/issue-only.o";
+
+/// What is done to a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Work {
+    /// Writers on the disk itself, by every method.
+    Raw {
+        /// Writes of each writer; there are two of each method.
+        writes: u64,
+    },
+    /// An application on a file system, mounted with online discard.
+    Files {
+        /// Which.
+        filesystem: FilesystemName,
+        /// Its steps.
+        steps: u64,
+    },
+}
+
+/// A file system, as the host asks for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum FilesystemName {
+    /// ext4.
+    Ext4,
+    /// XFS.
+    Xfs,
+    /// Btrfs.
+    Btrfs,
+}
+
+/// A case.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct Case {
+    /// The disk.
+    pub kind: Kind,
+    /// What is done to it.
+    pub work: Work,
+    /// The length of disks that are made in memory.
+    pub bytes: u64,
+    /// Whether the programs are detached before the work: then the judge must object.
+    pub blind: bool,
+}
+
+/// What came of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// The product refuses the disk, in these words.
+    Refused(String),
+    /// It was tracked.
+    Tracked(Counts),
+}
+
+/// Counts of chunks, unless said otherwise.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// Writes acknowledged: of writers, or files and places written by the application.
+    pub writes: u64,
+    /// Touched, by the writers' log.
+    pub logged: u64,
+    /// Found different.
+    pub changed: u64,
+    /// Marked by the programs.
+    pub marked: u64,
+    /// Logged or different, and not marked.
+    pub missed: u64,
+    /// Marked, and neither logged nor different.
+    pub beyond: u64,
+    /// Sectors that the kernel counted and the programs did not.
+    pub deficit: i64,
+    /// What the programs say that they could not follow; empty if nothing.
+    pub taints: String,
+}
+
+/// Runs a case.
+pub fn run(case: &Case) -> Result<Verdict> {
+    let rig = Rig::start()?.expect("nobody asks a guest to skip its tests");
+    let stack = Stack::build(&rig, case.kind, ByteLen(case.bytes))?;
+    let disk = &stack.device;
+    if let Err(refusal) = trackable(disk) {
+        return Ok(Verdict::Refused(refusal.to_string()));
+    }
+    let tracked = match Tracked::attach(&rig, disk) {
+        Ok(tracked) => tracked,
+        Err(error) => return Ok(Verdict::Refused(format!("{error:#}"))),
+    };
+    if case.blind {
+        tracked.blind()?;
+    }
+    let log = Arc::new(WriteLog::create(&rig.fresh("log"), 100_000)?);
+    let writes = match case.work {
+        Work::Raw { writes } => write(disk, writes, &log)?,
+        Work::Files { filesystem, steps } => use_files(&rig, disk, filesystem, steps)?,
+    };
+    disk.wait_idle()?;
+    let observed = tracked.observe()?;
+    ensure!(!observed.changed.is_empty(), "nothing changed: the case shows nothing");
+    Ok(Verdict::Tracked(judge(writes, &observed, log.chunks(0, &observed.geometry))))
+}
+
+fn judge(writes: u64, observed: &Observed, logged: Bitmap) -> Counts {
+    let mut touched = logged.clone();
+    touched.union_with(&observed.changed);
+    let mut beyond = observed.marked.clone();
+    beyond.subtract(&touched);
+    let tainted = !observed.taints.is_empty();
+    Counts {
+        writes,
+        logged: logged.count(),
+        changed: observed.changed.count(),
+        marked: observed.marked.count(),
+        missed: observed.missed(&touched),
+        beyond: beyond.count(),
+        deficit: observed.deficit,
+        taints: if tainted { observed.taints.to_string() } else { String::new() },
+    }
+}
+
+/// Two writers at once by each method, one method after the other.
+fn write(disk: &BlockDevice, writes: u64, log: &Arc<WriteLog>) -> Result<u64> {
+    let mut methods = vec![Method::Direct, Method::Ring, Method::Buffered, Method::Mapped];
+    if disk.can_discard()? {
+        methods.push(Method::Discard);
+    }
+    methods.extend([Method::ZeroOut, Method::Direct]);
+    let target = Target::whole(0, disk);
+    let (mut stream, mut done) = (0, 0);
+    for method in methods {
+        let mut writers = Vec::new();
+        for _ in 0..2 {
+            stream += 1;
+            let load = Load {
+                method,
+                // Another run is another sequence; what was written is in the log.
+                seed: monotonic_now().0 ^ u64::from(stream),
+                smallest: ByteLen(u64::from(disk.logical_block())),
+                largest: ByteLen(1 << 20),
+                after: After::Writes(writes),
+            };
+            writers.push(Writer::start(&target, stream, load, log)?);
+        }
+        for writer in writers {
+            done += writer.finish()?.writes;
+        }
+    }
+    Ok(done)
+}
+
+fn use_files(rig: &Rig, disk: &BlockDevice, filesystem: FilesystemName, steps: u64) -> Result<u64> {
+    let filesystem = match filesystem {
+        FilesystemName::Ext4 => Filesystem::Ext4,
+        FilesystemName::Xfs => Filesystem::Xfs,
+        FilesystemName::Btrfs => Filesystem::Btrfs,
+    };
+    filesystem.make(disk)?;
+    let mounted = Mounted::mount(rig, disk, filesystem, "discard")?;
+    let (report, durable) = FileWorkload::start(mounted.path(), 7, steps)?.finish()?;
+    durable.check(mounted.path())?;
+    mounted.unmount()?;
+    Ok(report.written + report.overwritten)
+}
+
+/// A race between writers and harvests on a zram, right or wrong in one of two ways; prints what
+/// came of it.
+pub fn race_on_zram(how: &str) -> Result<()> {
+    let rig = Rig::start()?.expect("nobody asks a guest to skip its tests");
+    let disk = ZramDisk::create(&rig, ByteLen(4 << 20))?;
+    let order = if how == "read-first" { Order::ReadThenClear } else { Order::ClearThenRead };
+    let mut marks: Box<dyn Marks> = match how {
+        "issue-only" => {
+            let geometry = disk.geometry(ChunkSize::DEFAULT)?;
+            Box::new(IssueOnly::attach(ISSUE_ONLY.as_ref(), &disk, geometry)?)
+        }
+        "right" | "read-first" => Box::new(Tracked::attach(&rig, &disk)?),
+        _ => bail!("no way to race: {how}"),
+    };
+    let outcome = race(&rig, &disk, &mut *marks, order, std::time::Duration::from_secs(5))?;
+    println!("{{\"writes\":{},\"stale\":{}}}", outcome.writes, outcome.stale);
+    Ok(())
+}

@@ -1,0 +1,283 @@
+//! The disk of a case, made from the guest's disks: a plain one, or a stack of drivers over some.
+
+use std::{fs, path::Path, process::Command, time::Duration};
+
+use anyhow::{Context, Result, bail, ensure};
+use blocks::{ByteLen, SECTOR_SIZE};
+use serde::{Deserialize, Serialize};
+use vm_tests::{BlockDevice, LoopDisk, LoopSpec, Rig, ZramDisk, wait_until};
+
+/// What the disk of a case is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Kind {
+    /// A virtio disk.
+    VirtioBlk,
+    /// A SCSI disk.
+    VirtioScsi,
+    /// NVMe without multipath.
+    Nvme,
+    /// The head of an NVMe multipath device.
+    NvmeHead,
+    /// Device mapper: pieces of two disks, in another order.
+    DmLinear,
+    /// Device mapper: encrypted.
+    DmCrypt,
+    /// Device mapper: thin, over a pool.
+    DmThin,
+    /// Device mapper: a disk that has a snapshot.
+    DmSnapshotOrigin,
+    /// md: mirrored.
+    Raid1,
+    /// md: with parity, over three disks.
+    Raid5,
+    /// zram.
+    Zram,
+    /// A loop disk.
+    Loop,
+    /// null_blk, of several queues.
+    NullBlk,
+    /// scsi_debug, with logical blocks of 4 KiB.
+    ScsiDebug,
+}
+
+/// Disks that other drivers are stacked on have these serial numbers.
+pub const MEMBERS: [&str; 3] = ["member0", "member1", "member2"];
+
+impl Kind {
+    /// The serial number of the guest's disk that is meant, if it is one of those.
+    pub const fn serial(self) -> Option<&'static str> {
+        match self {
+            Self::VirtioBlk => Some("virtioblk"),
+            Self::VirtioScsi => Some("virtioscsi"),
+            Self::Nvme => Some("nvmeplain"),
+            Self::NvmeHead => Some("nvmehead"),
+            _ => None,
+        }
+    }
+}
+
+/// A disk, taken apart when dropped.
+pub struct Stack {
+    /// The disk.
+    pub device: BlockDevice,
+    undo: Vec<Undo>,
+}
+
+/// How a layer is taken away.
+enum Undo {
+    Run(Vec<String>),
+    Write(String, String),
+    RemoveDirectory(String),
+    Drop { _guard: Box<dyn std::any::Any> },
+}
+
+impl Stack {
+    /// Makes the disk of a kind; those made in memory have a length of `len`.
+    pub fn build(rig: &Rig, kind: Kind, len: ByteLen) -> Result<Self> {
+        if let Some(serial) = kind.serial() {
+            return Ok(Self { device: by_serial(serial)?, undo: Vec::new() });
+        }
+        match kind {
+            Kind::Zram => {
+                let disk = ZramDisk::create(rig, len)?;
+                Ok(Self::guarded((*disk).clone(), disk))
+            }
+            Kind::Loop => {
+                let disk = LoopDisk::create(rig, LoopSpec::new(len))?;
+                Ok(Self::guarded((*disk).clone(), disk))
+            }
+            Kind::NullBlk => null_blk(len),
+            Kind::ScsiDebug => scsi_debug(len),
+            Kind::Raid1 => md("1", &MEMBERS[..2]),
+            Kind::Raid5 => md("5", &MEMBERS),
+            _ => device_mapper(kind),
+        }
+    }
+
+    fn guarded(device: BlockDevice, guard: impl std::any::Any) -> Self {
+        Self { device, undo: vec![Undo::Drop { _guard: Box::new(guard) }] }
+    }
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        while let Some(undo) = self.undo.pop() {
+            let undone = match undo {
+                Undo::Run(command) => run(&command.iter().map(String::as_str).collect::<Vec<_>>()),
+                Undo::Write(path, value) => fs::write(path, value).context("undoing"),
+                Undo::RemoveDirectory(path) => fs::remove_dir(path).context("undoing"),
+                Undo::Drop { .. } => Ok(()),
+            };
+            if let Err(error) = undone {
+                eprintln!("{error:#}");
+            }
+        }
+    }
+}
+
+/// The guest's disk with this serial number.
+pub fn by_serial(serial: &str) -> Result<BlockDevice> {
+    wait_until(&format!("the disk {serial}"), Duration::from_secs(20), || {
+        for entry in fs::read_dir("/sys/block")? {
+            let entry = entry?;
+            let says = |file: &str| {
+                let bytes = fs::read(entry.path().join(file)).unwrap_or_default();
+                String::from_utf8_lossy(&bytes).contains(serial)
+            };
+            let hidden = fs::read(entry.path().join("hidden")).is_ok_and(|text| text == b"1\n");
+            if !hidden && ["serial", "device/serial", "device/vpd_pg80"].into_iter().any(says) {
+                return BlockDevice::open_whole(&entry.file_name().to_string_lossy()).map(Some);
+            }
+        }
+        Ok(None)
+    })
+}
+
+/// The names of all disks whose driver says this of its model.
+fn by_model(model: &str) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/sys/block")? {
+        let entry = entry?;
+        let said = fs::read_to_string(entry.path().join("device/model")).unwrap_or_default();
+        if said.trim() == model {
+            found.push(entry.file_name().to_string_lossy().into_owned());
+        }
+    }
+    Ok(found)
+}
+
+fn device_mapper(kind: Kind) -> Result<Stack> {
+    let members = MEMBERS.iter().map(|serial| by_serial(serial)).collect::<Result<Vec<_>>>()?;
+    let [first, second, _] = &members[..] else { bail!("three members") };
+    let (a, b) = (first.path().display(), second.path().display());
+    let all = first.sectors().min(second.sectors());
+    let mut layers = Layers::default();
+    match kind {
+        Kind::DmLinear => {
+            // Neither lengths nor places are multiples of a chunk.
+            let quarter = all / 4 / 8 * 8 + 3;
+            let pieces = [(&b, quarter), (&a, 5), (&b, 3 * quarter - 3), (&a, 2 * quarter)];
+            let lines = (0..).zip(pieces).map(|(number, (device, from))| {
+                let (at, long) = (number * (quarter - 8), quarter - 8);
+                format!("{at} {long} linear {device} {from}")
+            });
+            layers.create("linear", &lines.collect::<Vec<_>>().join("\n"))?;
+        }
+        Kind::DmCrypt => {
+            let key = "0123456789abcdef".repeat(8);
+            let table = format!("0 {all} crypt aes-xts-plain64 {key} 0 {a} 0 1 allow_discards");
+            layers.create("crypt", &table)?;
+        }
+        Kind::DmThin => {
+            // A pool's metadata begins with zeroes.
+            zero(first.path(), 1 << 20)?;
+            layers.create("pool", &format!("0 {all} thin-pool {a} {b} 128 0"))?;
+            run(&["dmsetup", "message", "pool", "0", "create_thin 0"])?;
+            layers.create("thin", &format!("0 {all} thin /dev/mapper/pool 0"))?;
+        }
+        Kind::DmSnapshotOrigin => {
+            zero(second.path(), 1 << 20)?;
+            layers.create("origin", &format!("0 {all} snapshot-origin {a}"))?;
+            layers.create("snapshot", &format!("0 {all} snapshot {a} {b} N 16"))?;
+            return layers.finish("origin");
+        }
+        _ => bail!("{kind:?} is not made by the device mapper"),
+    }
+    let top = layers.names.last().cloned().context("a layer")?;
+    layers.finish(&top)
+}
+
+#[derive(Default)]
+struct Layers {
+    names: Vec<String>,
+    undo: Vec<Undo>,
+}
+
+impl Layers {
+    fn create(&mut self, name: &str, table: &str) -> Result<()> {
+        let path = "/run/table";
+        fs::write(path, table)?;
+        run(&["dmsetup", "create", name, "--noudevsync", "--noudevrules", path])?;
+        let undo = ["dmsetup", "remove", "--noudevsync", "--retry", name];
+        self.undo.push(Undo::Run(undo.map(str::to_owned).to_vec()));
+        self.names.push(name.to_owned());
+        Ok(())
+    }
+
+    fn finish(self, top: &str) -> Result<Stack> {
+        for entry in fs::read_dir("/sys/block")? {
+            let entry = entry?;
+            let name = fs::read_to_string(entry.path().join("dm/name")).unwrap_or_default();
+            if name.trim() == top {
+                let device = BlockDevice::open_whole(&entry.file_name().to_string_lossy())?;
+                return Ok(Stack { device, undo: self.undo });
+            }
+        }
+        bail!("the device mapper made no {top}")
+    }
+}
+
+fn md(level: &str, members: &[&str]) -> Result<Stack> {
+    let disks = members.iter().map(|serial| by_serial(serial)).collect::<Result<Vec<_>>>()?;
+    let paths: Vec<String> = disks.iter().map(|disk| disk.path().display().to_string()).collect();
+    // What an array before left would be asked about.
+    disks.iter().try_for_each(|disk| zero(disk.path(), 1 << 20))?;
+    let (level, count) = (format!("--level={level}"), format!("--raid-devices={}", paths.len()));
+    let mut command = vec!["mdadm", "--create", "/dev/md0", "--run", "--force", "--metadata=1.2"];
+    command.extend(["--assume-clean", &level, &count]);
+    command.extend(paths.iter().map(String::as_str));
+    run(&command)?;
+    let undo = vec![Undo::Run(["mdadm", "--stop", "/dev/md0"].map(str::to_owned).to_vec())];
+    Ok(Stack { device: BlockDevice::open_whole("md0")?, undo })
+}
+
+fn null_blk(len: ByteLen) -> Result<Stack> {
+    run(&["modprobe", "null_blk", "nr_devices=0"])?;
+    if !Path::new("/sys/kernel/config/nullb").exists() {
+        run(&["busybox", "mount", "-t", "configfs", "configfs", "/sys/kernel/config"])?;
+    }
+    let directory = "/sys/kernel/config/nullb/nullb0";
+    fs::create_dir(directory).context("making a null_blk")?;
+    let mut undo = vec![Undo::RemoveDirectory(directory.to_owned())];
+    let size = (len.0 >> 20).to_string();
+    let settings =
+        [("size", &*size), ("memory_backed", "1"), ("discard", "1"), ("submit_queues", "2")];
+    for (name, value) in settings.into_iter().chain([("power", "1")]) {
+        fs::write(format!("{directory}/{name}"), value)
+            .with_context(|| format!("setting {name} of a null_blk"))?;
+    }
+    undo.push(Undo::Write(format!("{directory}/power"), "0".to_owned()));
+    let named = |name: &&str| BlockDevice::open_whole(name).is_ok();
+    let name = ["nullb0", "nullb1"].into_iter().find(named).context("a null_blk in /dev")?;
+    Ok(Stack { device: BlockDevice::open_whole(name)?, undo })
+}
+
+fn scsi_debug(len: ByteLen) -> Result<Stack> {
+    let size = format!("dev_size_mb={}", len.0 >> 20);
+    run(&["modprobe", "scsi_debug", "sector_size=4096", "lbpu=1", "lbpws=1", "delay=0", &size])?;
+    let undo = vec![Undo::Run(["modprobe", "-r", "scsi_debug"].map(str::to_owned).to_vec())];
+    let names = wait_until("the disk of scsi_debug", Duration::from_secs(20), || {
+        Ok(Some(by_model("scsi_debug")?).filter(|names| !names.is_empty()))
+    })?;
+    let device = BlockDevice::open_whole(&names[0])?;
+    ensure!(device.logical_block() == 4096, "{}", device.logical_block());
+    Ok(Stack { device, undo })
+}
+
+/// Overwrites the first bytes of a device with zeroes.
+fn zero(path: &Path, bytes: u64) -> Result<()> {
+    use std::os::unix::fs::FileExt;
+    let file = fs::File::options().write(true).open(path)?;
+    let zeroes = vec![0; usize::try_from(bytes / SECTOR_SIZE * SECTOR_SIZE)?];
+    file.write_all_at(&zeroes, 0).context("writing zeroes")?;
+    Ok(file.sync_all()?)
+}
+
+pub(crate) fn run(command: &[&str]) -> Result<()> {
+    let (program, arguments) = command.split_first().context("an empty command")?;
+    let output = Command::new(program).args(arguments).output();
+    let output = output.with_context(|| format!("running {program}"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{} ({}): {}", command.join(" "), output.status, said.trim());
+    Ok(())
+}
