@@ -7,7 +7,7 @@ use blocks::{Bitmap, ByteLen, ChunkSize};
 use serde::{Deserialize, Serialize};
 use vm_tests::{
     After, BlockDevice, FileWorkload, Filesystem, Load, Method, Mounted, Rig, Target, WriteLog,
-    Writer, ZramDisk, monotonic_now,
+    Writer, monotonic_now,
 };
 
 use crate::{
@@ -114,10 +114,10 @@ pub fn run(case: &Case) -> Result<Verdict> {
     disk.wait_idle()?;
     let observed = tracked.observe()?;
     ensure!(!observed.changed.is_empty(), "nothing changed: the case shows nothing");
-    Ok(Verdict::Tracked(judge(writes, &observed, log.chunks(0, &observed.geometry))))
+    Ok(Verdict::Tracked(judge(writes, &observed, &log.chunks(0, &observed.geometry))))
 }
 
-fn judge(writes: u64, observed: &Observed, logged: Bitmap) -> Counts {
+fn judge(writes: u64, observed: &Observed, logged: &Bitmap) -> Counts {
     let mut touched = logged.clone();
     touched.union_with(&observed.changed);
     let mut beyond = observed.marked.clone();
@@ -179,21 +179,23 @@ fn use_files(rig: &Rig, disk: &BlockDevice, filesystem: FilesystemName, steps: u
     Ok(report.written + report.overwritten)
 }
 
-/// A race between writers and harvests on a zram, right or wrong in one of two ways; prints what
-/// came of it.
-pub fn race_on_zram(how: &str) -> Result<()> {
+/// A race between writers and harvests, right or wrong in one of two ways; prints what came of it.
+///
+/// On a null_blk, where the way to the disk is short, and which every kernel lets be tracked.
+pub fn run_race(how: &str) -> Result<()> {
     let rig = Rig::start()?.expect("nobody asks a guest to skip its tests");
-    let disk = ZramDisk::create(&rig, ByteLen(4 << 20))?;
+    let stack = Stack::build(&rig, Kind::NullBlk, ByteLen(4 << 20))?;
+    let disk = &stack.device;
     let order = if how == "read-first" { Order::ReadThenClear } else { Order::ClearThenRead };
     let mut marks: Box<dyn Marks> = match how {
         "issue-only" => {
             let geometry = disk.geometry(ChunkSize::DEFAULT)?;
-            Box::new(IssueOnly::attach(ISSUE_ONLY.as_ref(), &disk, geometry)?)
+            Box::new(IssueOnly::attach(ISSUE_ONLY.as_ref(), disk, geometry)?)
         }
-        "right" | "read-first" => Box::new(Tracked::attach(&rig, &disk)?),
+        "right" | "read-first" => Box::new(Tracked::attach(&rig, disk)?),
         _ => bail!("no way to race: {how}"),
     };
-    let outcome = race(&rig, &disk, &mut *marks, order, std::time::Duration::from_secs(5))?;
+    let outcome = race(&rig, disk, &mut *marks, order, std::time::Duration::from_secs(5))?;
     println!("{{\"writes\":{},\"stale\":{}}}", outcome.writes, outcome.stale);
     Ok(())
 }

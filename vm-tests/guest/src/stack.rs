@@ -60,8 +60,12 @@ impl Kind {
 pub struct Stack {
     /// The disk.
     pub device: BlockDevice,
-    undo: Vec<Undo>,
+    _layers: Layers,
 }
+
+/// The layers of a stack, the lowest first; taken away when dropped, the highest first.
+#[derive(Default)]
+struct Layers(Vec<Undo>);
 
 /// How a layer is taken away.
 enum Undo {
@@ -75,7 +79,7 @@ impl Stack {
     /// Makes the disk of a kind; those made in memory have a length of `len`.
     pub fn build(rig: &Rig, kind: Kind, len: ByteLen) -> Result<Self> {
         if let Some(serial) = kind.serial() {
-            return Ok(Self { device: by_serial(serial)?, undo: Vec::new() });
+            return Ok(Self { device: by_serial(serial)?, _layers: Layers::default() });
         }
         match kind {
             Kind::Zram => {
@@ -88,20 +92,27 @@ impl Stack {
             }
             Kind::NullBlk => null_blk(len),
             Kind::ScsiDebug => scsi_debug(len),
-            Kind::Raid1 => md("1", &MEMBERS[..2]),
-            Kind::Raid5 => md("5", &MEMBERS),
+            Kind::Raid1 => md(1),
+            Kind::Raid5 => md(5),
             _ => device_mapper(kind),
         }
     }
 
     fn guarded(device: BlockDevice, guard: impl std::any::Any) -> Self {
-        Self { device, undo: vec![Undo::Drop { _guard: Box::new(guard) }] }
+        Self { device, _layers: Layers(vec![Undo::Drop { _guard: Box::new(guard) }]) }
     }
 }
 
-impl Drop for Stack {
+impl Layers {
+    /// Adds a layer, by the command that takes it away.
+    fn undone_by(&mut self, command: &[&str]) {
+        self.0.push(Undo::Run(command.iter().map(|&word| word.to_owned()).collect()));
+    }
+}
+
+impl Drop for Layers {
     fn drop(&mut self) {
-        while let Some(undo) = self.undo.pop() {
+        while let Some(undo) = self.0.pop() {
             let undone = match undo {
                 Undo::Run(command) => run(&command.iter().map(String::as_str).collect::<Vec<_>>()),
                 Undo::Write(path, value) => fs::write(path, value).context("undoing"),
@@ -146,89 +157,80 @@ fn by_model(model: &str) -> Result<Vec<String>> {
     Ok(found)
 }
 
+fn members() -> Result<Vec<BlockDevice>> {
+    MEMBERS.iter().map(|serial| by_serial(serial)).collect()
+}
+
 fn device_mapper(kind: Kind) -> Result<Stack> {
-    let members = MEMBERS.iter().map(|serial| by_serial(serial)).collect::<Result<Vec<_>>>()?;
+    let members = members()?;
     let [first, second, _] = &members[..] else { bail!("three members") };
     let (a, b) = (first.path().display(), second.path().display());
     let all = first.sectors().min(second.sectors());
     let mut layers = Layers::default();
-    match kind {
+    let device = match kind {
         Kind::DmLinear => {
             // Neither lengths nor places are multiples of a chunk.
-            let quarter = all / 4 / 8 * 8 + 3;
-            let pieces = [(&b, quarter), (&a, 5), (&b, 3 * quarter - 3), (&a, 2 * quarter)];
+            let long = all / 4 - 5;
+            let pieces = [(&b, long + 3), (&a, 5), (&b, 3 * long + 11), (&a, 2 * long + 7)];
             let lines = (0..).zip(pieces).map(|(number, (device, from))| {
-                let (at, long) = (number * (quarter - 8), quarter - 8);
-                format!("{at} {long} linear {device} {from}")
+                format!("{} {long} linear {device} {from}", number * long)
             });
-            layers.create("linear", &lines.collect::<Vec<_>>().join("\n"))?;
+            map(&mut layers, "linear", &lines.collect::<Vec<_>>().join("\n"))?
         }
         Kind::DmCrypt => {
             let key = "0123456789abcdef".repeat(8);
             let table = format!("0 {all} crypt aes-xts-plain64 {key} 0 {a} 0 1 allow_discards");
-            layers.create("crypt", &table)?;
+            map(&mut layers, "crypt", &table)?
         }
         Kind::DmThin => {
             // A pool's metadata begins with zeroes.
             zero(first.path(), 1 << 20)?;
-            layers.create("pool", &format!("0 {all} thin-pool {a} {b} 128 0"))?;
+            let pool = map(&mut layers, "pool", &format!("0 {all} thin-pool {a} {b} 128 0"))?;
             run(&["dmsetup", "message", "pool", "0", "create_thin 0"])?;
-            layers.create("thin", &format!("0 {all} thin /dev/mapper/pool 0"))?;
+            let (major, minor) = pool.number();
+            map(&mut layers, "thin", &format!("0 {all} thin {major}:{minor} 0"))?
         }
         Kind::DmSnapshotOrigin => {
             zero(second.path(), 1 << 20)?;
-            layers.create("origin", &format!("0 {all} snapshot-origin {a}"))?;
-            layers.create("snapshot", &format!("0 {all} snapshot {a} {b} N 16"))?;
-            return layers.finish("origin");
+            let origin = map(&mut layers, "origin", &format!("0 {all} snapshot-origin {a}"))?;
+            map(&mut layers, "snapshot", &format!("0 {all} snapshot {a} {b} N 16"))?;
+            origin
         }
         _ => bail!("{kind:?} is not made by the device mapper"),
-    }
-    let top = layers.names.last().cloned().context("a layer")?;
-    layers.finish(&top)
+    };
+    Ok(Stack { device, _layers: layers })
 }
 
-#[derive(Default)]
-struct Layers {
-    names: Vec<String>,
-    undo: Vec<Undo>,
-}
-
-impl Layers {
-    fn create(&mut self, name: &str, table: &str) -> Result<()> {
-        let path = "/run/table";
-        fs::write(path, table)?;
-        run(&["dmsetup", "create", name, "--noudevsync", "--noudevrules", path])?;
-        let undo = ["dmsetup", "remove", "--noudevsync", "--retry", name];
-        self.undo.push(Undo::Run(undo.map(str::to_owned).to_vec()));
-        self.names.push(name.to_owned());
-        Ok(())
-    }
-
-    fn finish(self, top: &str) -> Result<Stack> {
-        for entry in fs::read_dir("/sys/block")? {
-            let entry = entry?;
-            let name = fs::read_to_string(entry.path().join("dm/name")).unwrap_or_default();
-            if name.trim() == top {
-                let device = BlockDevice::open_whole(&entry.file_name().to_string_lossy())?;
-                return Ok(Stack { device, undo: self.undo });
-            }
+/// A new device of the device mapper.
+fn map(layers: &mut Layers, name: &str, table: &str) -> Result<BlockDevice> {
+    let path = "/run/table";
+    fs::write(path, table)?;
+    run(&["dmsetup", "create", name, "--noudevsync", "--noudevrules", path])?;
+    layers.undone_by(&["dmsetup", "remove", "--noudevsync", "--retry", name]);
+    for entry in fs::read_dir("/sys/block")? {
+        let entry = entry?;
+        let said = fs::read_to_string(entry.path().join("dm/name")).unwrap_or_default();
+        if said.trim() == name {
+            return BlockDevice::open_whole(&entry.file_name().to_string_lossy());
         }
-        bail!("the device mapper made no {top}")
     }
+    bail!("the device mapper made no {name}")
 }
 
-fn md(level: &str, members: &[&str]) -> Result<Stack> {
-    let disks = members.iter().map(|serial| by_serial(serial)).collect::<Result<Vec<_>>>()?;
-    let paths: Vec<String> = disks.iter().map(|disk| disk.path().display().to_string()).collect();
+fn md(level: u32) -> Result<Stack> {
+    let count = if level == 5 { 3 } else { 2 };
+    let disks = &members()?[..count];
     // What an array before left would be asked about.
     disks.iter().try_for_each(|disk| zero(disk.path(), 1 << 20))?;
-    let (level, count) = (format!("--level={level}"), format!("--raid-devices={}", paths.len()));
+    let (level, count) = (format!("--level={level}"), format!("--raid-devices={count}"));
+    let paths: Vec<_> = disks.iter().map(|disk| disk.path().to_string_lossy()).collect();
     let mut command = vec!["mdadm", "--create", "/dev/md0", "--run", "--force", "--metadata=1.2"];
-    command.extend(["--assume-clean", &level, &count]);
-    command.extend(paths.iter().map(String::as_str));
+    command.extend(["--assume-clean", &*level, &*count]);
+    command.extend(paths.iter().map(|path| &**path));
     run(&command)?;
-    let undo = vec![Undo::Run(["mdadm", "--stop", "/dev/md0"].map(str::to_owned).to_vec())];
-    Ok(Stack { device: BlockDevice::open_whole("md0")?, undo })
+    let mut layers = Layers::default();
+    layers.undone_by(&["mdadm", "--stop", "/dev/md0"]);
+    Ok(Stack { device: BlockDevice::open_whole("md0")?, _layers: layers })
 }
 
 fn null_blk(len: ByteLen) -> Result<Stack> {
@@ -236,9 +238,10 @@ fn null_blk(len: ByteLen) -> Result<Stack> {
     if !Path::new("/sys/kernel/config/nullb").exists() {
         run(&["busybox", "mount", "-t", "configfs", "configfs", "/sys/kernel/config"])?;
     }
+    let mut layers = Layers::default();
     let directory = "/sys/kernel/config/nullb/nullb0";
     fs::create_dir(directory).context("making a null_blk")?;
-    let mut undo = vec![Undo::RemoveDirectory(directory.to_owned())];
+    layers.0.push(Undo::RemoveDirectory(directory.to_owned()));
     let size = (len.0 >> 20).to_string();
     let settings =
         [("size", &*size), ("memory_backed", "1"), ("discard", "1"), ("submit_queues", "2")];
@@ -246,22 +249,23 @@ fn null_blk(len: ByteLen) -> Result<Stack> {
         fs::write(format!("{directory}/{name}"), value)
             .with_context(|| format!("setting {name} of a null_blk"))?;
     }
-    undo.push(Undo::Write(format!("{directory}/power"), "0".to_owned()));
+    layers.0.push(Undo::Write(format!("{directory}/power"), "0".to_owned()));
     let named = |name: &&str| BlockDevice::open_whole(name).is_ok();
     let name = ["nullb0", "nullb1"].into_iter().find(named).context("a null_blk in /dev")?;
-    Ok(Stack { device: BlockDevice::open_whole(name)?, undo })
+    Ok(Stack { device: BlockDevice::open_whole(name)?, _layers: layers })
 }
 
 fn scsi_debug(len: ByteLen) -> Result<Stack> {
     let size = format!("dev_size_mb={}", len.0 >> 20);
     run(&["modprobe", "scsi_debug", "sector_size=4096", "lbpu=1", "lbpws=1", "delay=0", &size])?;
-    let undo = vec![Undo::Run(["modprobe", "-r", "scsi_debug"].map(str::to_owned).to_vec())];
+    let mut layers = Layers::default();
+    layers.undone_by(&["modprobe", "-r", "scsi_debug"]);
     let names = wait_until("the disk of scsi_debug", Duration::from_secs(20), || {
         Ok(Some(by_model("scsi_debug")?).filter(|names| !names.is_empty()))
     })?;
     let device = BlockDevice::open_whole(&names[0])?;
     ensure!(device.logical_block() == 4096, "{}", device.logical_block());
-    Ok(Stack { device, undo })
+    Ok(Stack { device, _layers: layers })
 }
 
 /// Overwrites the first bytes of a device with zeroes.

@@ -25,7 +25,8 @@ fn run(arguments: &[&str]) -> Result<()> {
             println!("{}", serde_json::to_string(&cell::run(&case)?)?);
             Ok(())
         }
-        ["race", wrong] => cell::race_on_zram(wrong),
-        _ => bail!("usage: guest cell CASE | guest race right|issue-only|read-first"),
+        ["serve"] => serve::serve(),
+        ["race", how] => cell::run_race(how),
+        _ => bail!("usage: guest serve | guest cell CASE | guest race right|issue-only|read-first"),
     }
 }

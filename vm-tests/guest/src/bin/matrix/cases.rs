@@ -52,7 +52,7 @@ pub(crate) enum Named {
     },
     /// The control: no program is attached, and the judge must object.
     Blind(Case),
-    /// Writers against harvests on a zram: right, or one of the wrong ways.
+    /// Writers against harvests: right, or one of the wrong ways.
     Race(&'static str),
 }
 
@@ -68,7 +68,7 @@ impl Named {
                 format!("{}{work}{lockdown}", kind_name(case.kind))
             }
             Self::Blind(_) => "control: not attached".to_owned(),
-            Self::Race("right") => "race of writes and harvests, zram".to_owned(),
+            Self::Race("right") => "race of writes and harvests".to_owned(),
             Self::Race("issue-only") => "control: race, marked at issue".to_owned(),
             Self::Race(_) => "control: race, read before cleared".to_owned(),
         }

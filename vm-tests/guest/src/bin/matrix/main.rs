@@ -27,9 +27,9 @@ struct Cli {
     /// Only this series (5.10, 6.1, 6.12, newest); may be repeated.
     #[arg(long, value_name = "SERIES")]
     kernel: Vec<Series>,
-    /// Only cases whose name has this in it.
-    #[arg(long, value_name = "TEXT", default_value = "")]
-    only: String,
+    /// Only cases whose name has this in it; may be repeated.
+    #[arg(long, value_name = "TEXT")]
+    only: Vec<String>,
     /// All kernels and all cases, in full; without it, what continuous integration runs.
     #[arg(long)]
     full: bool,
@@ -78,15 +78,14 @@ struct Boots<'a> {
     vm: &'a Vm,
     kernel: &'a Kernel,
     extent: Extent,
-    only: &'a str,
+    only: &'a [String],
 }
 
 impl Boots<'_> {
     fn run(&self, table: &mut Table) -> Result<()> {
         for lockdown in [false, true] {
             let cases = self.extent.cases(lockdown);
-            let wanted = |case: &Named| case.name().contains(self.only);
-            let cases: Vec<Named> = cases.into_iter().filter(wanted).collect();
+            let cases: Vec<Named> = cases.into_iter().filter(|case| self.wants(case)).collect();
             if cases.is_empty() {
                 continue;
             }
@@ -106,6 +105,11 @@ impl Boots<'_> {
             guest.kill()?;
         }
         Ok(())
+    }
+
+    fn wants(&self, case: &Named) -> bool {
+        let name = case.name();
+        self.only.is_empty() || self.only.iter().any(|text| name.contains(text))
     }
 
     fn boot(&self, lockdown: bool) -> Result<Guest> {
