@@ -42,19 +42,15 @@ pub struct Vm {
     cache: PathBuf,
     userland: Userland,
     rig: Rig,
-    /// Held while this exists: what is fetched is fetched once.
-    _lock: File,
 }
 
 impl Vm {
-    /// Opens the cache, alone, and fetches the guests' programs if they are not there.
+    /// Opens the cache, and fetches the guests' programs if they are not there.
     pub fn open(rig: &Rig) -> Result<Self> {
         let cache = cache_directory();
         fs::create_dir_all(&cache).context("making the cache of virtual machines")?;
-        let lock = File::create(cache.join("lock")).context("locking the cache")?;
-        lock.lock().context("locking the cache")?;
         let userland = Userland::open(&cache)?;
-        Ok(Self { cache, userland, rig: rig.clone(), _lock: lock })
+        Ok(Self { cache, userland, rig: rig.clone() })
     }
 
     /// A kernel of Debian's.
@@ -80,9 +76,19 @@ impl Vm {
         accelerator::find(&self.cache, &self.userland, &self.rig, kernel)
     }
 
-    /// Boots a machine.
+    /// Boots a machine, and waits until its guest is up.
     pub fn boot(&self, accelerator: Accelerator, spec: &MachineSpec) -> Result<Guest> {
-        Guest::boot(&self.rig, &self.userland, accelerator, spec, BOOT)
+        self.boot_within(accelerator, spec, BOOT)
+    }
+
+    /// The same, with a limit of its own; a guest that is not up by then is ended.
+    pub fn boot_within(
+        &self,
+        accelerator: Accelerator,
+        spec: &MachineSpec,
+        limit: Duration,
+    ) -> Result<Guest> {
+        Guest::boot(&self.rig, &self.userland, accelerator, spec, limit)
     }
 }
 
@@ -92,6 +98,20 @@ pub fn blank(rig: &Rig, len: blocks::ByteLen) -> Result<PathBuf> {
     let file = File::create_new(&path).context("making a disk for a guest")?;
     file.set_len(len.0).context("sizing a disk for a guest")?;
     Ok(path)
+}
+
+/// Makes what a file in the cache stands for, unless it is complete: by one process at a time, and
+/// from the beginning if another was killed over it.
+fn complete(cache: &Path, marker: &Path, make: impl FnOnce() -> Result<String>) -> Result<String> {
+    if !marker.exists() {
+        let lock = File::create(cache.join("lock")).context("locking the cache")?;
+        lock.lock().context("locking the cache")?;
+        if !marker.exists() {
+            let made = make()?;
+            fs::write(marker, made).context("noting that something is in the cache")?;
+        }
+    }
+    fs::read_to_string(marker).with_context(|| format!("reading {}", marker.display()))
 }
 
 fn cache_directory() -> PathBuf {

@@ -15,6 +15,7 @@ mod setup;
 mod sim;
 mod test;
 mod totals;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -45,8 +46,10 @@ enum Task {
     Sim(sim::Seeds),
     /// Make deliberate mistakes in the product, and show that the simulation notices each.
     Mutants(sim::Mutants),
-    /// Simulate new seeds until the time is over.
+    /// All kernels by all kinds of disks, then new seeds of the simulation until the time is over.
     Nightly(sim::Night),
+    /// Boot Debian's kernels, and check that no write to any kind of disk is missed.
+    Vm(vm::Wanted),
     /// What continuous integration runs: checks, the demo, all tests.
     Ci(Consent),
 }
@@ -69,7 +72,8 @@ fn main() -> ExitCode {
         Task::Reliability(wanted) => reliability::run(&wanted),
         Task::Sim(wanted) => sim::run(&wanted),
         Task::Mutants(wanted) => sim::mutants(&wanted),
-        Task::Nightly(wanted) => sim::nightly(&wanted),
+        Task::Nightly(wanted) => vm::in_full().and_then(|()| sim::nightly(&wanted)),
+        Task::Vm(wanted) => vm::run(&wanted),
         Task::Ci(consent) => ci::run(consent),
     };
     match done {

@@ -1,8 +1,14 @@
 //! One case: a disk of a kind is tracked and written in every way, and then judged.
 
-use std::sync::Arc;
+use std::{
+    fs::{self, File},
+    io::Write,
+    sync::Arc,
+    thread,
+    time::Duration,
+};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use blocks::{Bitmap, ByteLen, ChunkSize};
 use serde::{Deserialize, Serialize};
 use vm_tests::{
@@ -27,6 +33,12 @@ pub enum Work {
     Raw {
         /// Writes of each writer; there are two of each method.
         writes: u64,
+    },
+    /// Files with others between them are deleted at once from an XFS with online discard, which
+    /// asks for discards in one go: those that are merged have several ranges in one request.
+    MergedDiscards {
+        /// How many are deleted.
+        files: u64,
     },
     /// An application on a file system, mounted with online discard.
     Files {
@@ -89,6 +101,8 @@ pub struct Counts {
     pub deficit: i64,
     /// What the programs say that they could not follow; empty if nothing.
     pub taints: String,
+    /// Discards that were merged into others.
+    pub merged_discards: u64,
 }
 
 /// Runs a case.
@@ -107,14 +121,21 @@ pub fn run(case: &Case) -> Result<Verdict> {
         tracked.blind()?;
     }
     let log = Arc::new(WriteLog::create(&rig.fresh("log"), 100_000)?);
+    let merged = merged_discards(disk)?;
     let writes = match case.work {
         Work::Raw { writes } => write(disk, writes, &log)?,
         Work::Files { filesystem, steps } => use_files(&rig, disk, filesystem, steps)?,
+        Work::MergedDiscards { files } => discard_files(&rig, disk, files)?,
     };
     disk.wait_idle()?;
     let observed = tracked.observe()?;
     ensure!(!observed.changed.is_empty(), "nothing changed: the case shows nothing");
-    Ok(Verdict::Tracked(judge(writes, &observed, &log.chunks(0, &observed.geometry))))
+    let mut counts = judge(writes, &observed, &log.chunks(0, &observed.geometry));
+    counts.merged_discards = merged_discards(disk)? - merged;
+    if matches!(case.work, Work::MergedDiscards { .. }) {
+        ensure!(counts.merged_discards > 0, "no discards were merged: the case shows nothing");
+    }
+    Ok(Verdict::Tracked(counts))
 }
 
 fn judge(writes: u64, observed: &Observed, logged: &Bitmap) -> Counts {
@@ -132,6 +153,7 @@ fn judge(writes: u64, observed: &Observed, logged: &Bitmap) -> Counts {
         beyond: beyond.count(),
         deficit: observed.deficit,
         taints: if tainted { observed.taints.to_string() } else { String::new() },
+        merged_discards: 0,
     }
 }
 
@@ -179,6 +201,35 @@ fn use_files(rig: &Rig, disk: &BlockDevice, filesystem: FilesystemName, steps: u
     Ok(report.written + report.overwritten)
 }
 
+/// The deleted files' places are known to be apart: each is followed by one that stays.
+fn discard_files(rig: &Rig, disk: &BlockDevice, files: u64) -> Result<u64> {
+    Filesystem::Xfs.make(disk)?;
+    let mounted = Mounted::mount(rig, disk, Filesystem::Xfs, "discard")?;
+    let path = |kind: &str, number| mounted.path().join(format!("{kind}-{number}"));
+    for number in 0..files {
+        for kind in ["goes", "stays"] {
+            let mut file = File::create_new(path(kind, number))?;
+            file.write_all(&[0xa5; 16 << 10])?;
+            file.sync_all()?;
+        }
+    }
+    for number in 0..files {
+        fs::remove_file(path("goes", number))?;
+    }
+    nix::unistd::sync();
+    // Discards are asked for when the log is written, and not waited for.
+    thread::sleep(Duration::from_secs(1));
+    mounted.unmount()?;
+    Ok(2 * files)
+}
+
+/// How many discards of a disk were merged into others: the kernel's own count.
+fn merged_discards(disk: &BlockDevice) -> Result<u64> {
+    let stat = fs::read_to_string(format!("/sys/block/{}/stat", disk.name()))?;
+    let merged = stat.split_whitespace().nth(12).context("statistics of discards")?;
+    merged.parse().context("statistics of discards")
+}
+
 /// A race between writers and harvests, right or wrong in one of two ways; prints what came of it.
 ///
 /// On a null_blk, where the way to the disk is short, and which every kernel lets be tracked.
@@ -195,7 +246,7 @@ pub fn run_race(how: &str) -> Result<()> {
         "right" | "read-first" => Box::new(Tracked::attach(&rig, disk)?),
         _ => bail!("no way to race: {how}"),
     };
-    let outcome = race(&rig, disk, &mut *marks, order, std::time::Duration::from_secs(5))?;
+    let outcome = race(&rig, disk, &mut *marks, order, Duration::from_secs(5))?;
     println!("{{\"writes\":{},\"stale\":{}}}", outcome.writes, outcome.stale);
     Ok(())
 }

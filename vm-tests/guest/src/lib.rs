@@ -5,6 +5,7 @@
 //! wrong on purpose show that the judgement can fail.
 
 pub mod cell;
+pub mod image;
 pub mod issue_only;
 pub mod race;
 pub mod serve;

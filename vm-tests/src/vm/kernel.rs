@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use super::{
-    Userland,
+    Userland, complete,
     debian::{Suite, field, run, unpack},
 };
 
@@ -79,8 +79,7 @@ impl Kernel {
     /// Takes the newest kernel of a series from the cache, or fetches it.
     pub(super) fn open(cache: &Path, userland: &Userland, series: Series) -> Result<Self> {
         let root = cache.join("kernels").join(series.suite());
-        let complete = root.join("complete");
-        if !complete.exists() {
+        let version = complete(cache, &root.join("complete"), || {
             eprintln!("fetching the kernel of {} ({series})", series.suite());
             let suite = Suite::open(cache, series.suite())?;
             let files = root.join("packages");
@@ -92,9 +91,8 @@ impl Kernel {
             let release = release_in(&root)?;
             let mut depmod = userland.command("depmod")?;
             run(depmod.arg("--basedir").arg(root.join(below_usr(&root))).arg(&release))?;
-            fs::write(&complete, version).context("noting that a kernel is there")?;
-        }
-        let version = fs::read_to_string(complete).context("reading a kernel's version")?;
+            Ok(version)
+        })?;
         let release = release_in(&root)?;
         Ok(Self { root, release, version })
     }
@@ -111,6 +109,11 @@ impl Kernel {
 
     /// What a boot loader loads.
     pub(super) fn image(&self) -> PathBuf {
+        // Debian has moved it since 6.12.
+        let beside_modules = self.modules().join("vmlinuz");
+        if beside_modules.exists() {
+            return beside_modules;
+        }
         self.root.join("boot").join(format!("vmlinuz-{}", self.release))
     }
 
@@ -135,9 +138,9 @@ fn below_usr(root: &Path) -> &'static str {
 
 fn release_in(root: &Path) -> Result<String> {
     let mut releases = Vec::new();
-    for entry in fs::read_dir(root.join("boot")).context("listing an unpacked kernel")? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        releases.extend(name.strip_prefix("vmlinuz-").map(str::to_owned));
+    let modules = root.join(below_usr(root)).join("lib/modules");
+    for entry in fs::read_dir(modules).context("listing an unpacked kernel")? {
+        releases.push(entry?.file_name().to_string_lossy().into_owned());
     }
     ensure!(releases.len() == 1, "one kernel was expected, and there are: {releases:?}");
     Ok(releases.remove(0))

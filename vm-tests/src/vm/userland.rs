@@ -4,14 +4,16 @@
 //! is. A program is started through the dynamic loader that lies beside it.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use anyhow::{Context, Result, ensure};
 
-use super::debian::{Suite, field, run, unpack};
+use super::{
+    complete,
+    debian::{Suite, field, run, unpack},
+};
 
 /// The suite that they come from.
 const SUITE: &str = "trixie";
@@ -50,8 +52,7 @@ impl Userland {
     /// Takes the tree from the cache, or makes it.
     pub(super) fn open(cache: &Path) -> Result<Self> {
         let root = cache.join("userland");
-        let complete = cache.join("userland.complete");
-        if !complete.exists() {
+        let qemu = complete(cache, &cache.join("userland.complete"), || {
             eprintln!("fetching QEMU and the guests' programs ({SUITE})");
             let suite = Suite::open(cache, SUITE)?;
             let packages = suite.download_closure(PACKAGES)?;
@@ -61,10 +62,10 @@ impl Userland {
                 name.starts_with("qemu-system-x86_")
             };
             let qemu = packages.iter().find(named).context("the package of QEMU")?;
-            fs::write(&complete, field(qemu, "Version")?).context("noting the version of QEMU")?;
+            let version = field(qemu, "Version")?;
             suite.clean()?;
-        }
-        let qemu = fs::read_to_string(&complete).context("reading the version of QEMU")?;
+            Ok(version)
+        })?;
         Ok(Self { root, qemu })
     }
 

@@ -62,6 +62,7 @@ impl Named {
             Self::Cell { case, lockdown } => {
                 let work = match case.work {
                     Work::Raw { .. } => String::new(),
+                    Work::MergedDiscards { .. } => ", merged discards".to_owned(),
                     Work::Files { filesystem, .. } => format!(", {filesystem:?}").to_lowercase(),
                 };
                 let lockdown = if *lockdown { ", lockdown" } else { "" };
@@ -121,6 +122,8 @@ impl Extent {
                 cases.push(Named::Cell { case: cell(*kind, work, false), lockdown });
             }
         }
+        let work = Work::MergedDiscards { files: 100 };
+        cases.push(Named::Cell { case: cell(Kind::Nvme, work, false), lockdown });
         cases.push(Named::Blind(cell(Kind::VirtioBlk, Work::Raw { writes: 10 }, true)));
         cases.extend(["right", "issue-only", "read-first"].map(Named::Race));
         cases

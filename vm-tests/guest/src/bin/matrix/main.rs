@@ -4,7 +4,6 @@
 //! did not run to its end fails the run.
 
 mod cases;
-mod image;
 mod report;
 
 use std::{path::PathBuf, process::ExitCode, time::Instant};
@@ -12,7 +11,10 @@ use std::{path::PathBuf, process::ExitCode, time::Instant};
 use anyhow::{Context, Result, bail};
 use blocks::ByteLen;
 use clap::Parser;
-use vm_guest::cell::{Case, Verdict};
+use vm_guest::{
+    cell::{Case, Verdict},
+    image,
+};
 use vm_tests::{
     Rig,
     vm::{Guest, Kernel, Series, Vm},
@@ -113,7 +115,7 @@ impl Boots<'_> {
     }
 
     fn boot(&self, lockdown: bool) -> Result<Guest> {
-        let image = image::make(self.rig, self.vm, self.kernel)?;
+        let image = image::for_cases(self.rig, self.vm, self.kernel, &guest_program()?)?;
         let mut machine = self.vm.machine(self.kernel, &image)?;
         machine.disks = image::disks(self.rig)?;
         machine.memory = ByteLen(3 << 30);
@@ -145,6 +147,13 @@ impl Boots<'_> {
             }
         }
     }
+}
+
+/// The program that runs in guests, built beside this one.
+fn guest_program() -> Result<PathBuf> {
+    let this = std::env::current_exe().context("the path of this executable")?;
+    let beside = this.with_file_name("guest");
+    beside.is_file().then_some(beside).context("the program `guest` is not beside this one")
 }
 
 fn ask(guest: &mut Guest, case: &Case) -> Result<Verdict> {

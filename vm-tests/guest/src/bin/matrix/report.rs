@@ -57,6 +57,13 @@ impl fmt::Display for Row {
                 if counts.deficit != 0 {
                     write!(f, ", {} sectors unseen", counts.deficit)?;
                 }
+                if counts.merged_discards > 0 {
+                    write!(f, ", {} discards merged", counts.merged_discards)?;
+                }
+                if counts.missed > 0 {
+                    let (logged, changed, marked) = (counts.logged, counts.changed, counts.marked);
+                    write!(f, " ({logged} logged, {changed} changed, {marked} marked)")?;
+                }
                 if !counts.taints.is_empty() {
                     write!(f, ", tainted: {}", counts.taints)?;
                 }

@@ -1,22 +1,23 @@
-//! What all guests of the matrix are given: one image for each kernel, and disks.
+//! What guests are given: an image for each kernel, and disks.
 
-use std::{path::Path, path::PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use blocks::ByteLen;
-use vm_guest::{
-    cell::ISSUE_ONLY,
-    issue_only, serve,
-    stack::{Kind, MEMBERS},
-};
 use vm_tests::{
     Rig,
     vm::{Attachment, Initramfs, Kernel, Vm, VmDisk, blank},
 };
 
+use crate::{
+    cell::ISSUE_ONLY,
+    issue_only, serve,
+    stack::{Kind, MEMBERS},
+};
+
 /// Programs that the cases call.
-const TOOLS: [&str; 8] =
-    ["dmsetup", "mdadm", "mkfs.btrfs", "mkfs.ext4", "mkfs.xfs", "modprobe", "btrfs", "e2fsck"];
+const TOOLS: [&str; 7] =
+    ["dmsetup", "mdadm", "mkfs.btrfs", "mkfs.ext4", "mkfs.xfs", "btrfs", "e2fsck"];
 
 /// Loaded when the guest comes up.
 const LOADED: &[&str] = &["virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod", "sg", "nvme"];
@@ -62,17 +63,24 @@ const ON_REQUEST: &[&str] = &[
 /// Large enough for XFS.
 const LARGE: ByteLen = ByteLen(320 << 20);
 
-/// The image of a kernel.
-pub(crate) fn make(rig: &Rig, vm: &Vm, kernel: &Kernel) -> Result<Initramfs> {
+/// An image that runs what it is asked to: `guest` is the program of that name.
+pub fn bare(vm: &Vm, kernel: &Kernel, guest: &Path) -> Result<Initramfs> {
     let mut image = Initramfs::new(vm.userland())?;
-    let guest = guest_program()?;
-    image.program("init", &guest)?;
-    image.program("bin/guest", &guest)?;
-    TOOLS.iter().try_for_each(|name| image.tool(vm.userland(), name))?;
+    image.program("init", guest)?;
+    image.program("bin/guest", guest)?;
+    image.tool(vm.userland(), "modprobe")?;
+    // Where the kernel itself calls it.
     image.link("sbin/modprobe", "../bin/modprobe");
     image.modules(kernel, LOADED)?;
-    image.modules(kernel, ON_REQUEST)?;
     image.file(serve::MODULES.trim_start_matches('/'), LOADED.join("\n"), 0o644);
+    Ok(image)
+}
+
+/// The same, with everything that the cases of the matrix need.
+pub fn for_cases(rig: &Rig, vm: &Vm, kernel: &Kernel, guest: &Path) -> Result<Initramfs> {
+    let mut image = bare(vm, kernel, guest)?;
+    TOOLS.iter().try_for_each(|name| image.tool(vm.userland(), name))?;
+    image.modules(kernel, ON_REQUEST)?;
     let object = rig.fresh("issue-only").with_extension("o");
     issue_only::compile(&object)?;
     let object = std::fs::read(object).context("reading the wrong tracker")?;
@@ -80,8 +88,8 @@ pub(crate) fn make(rig: &Rig, vm: &Vm, kernel: &Kernel) -> Result<Initramfs> {
     Ok(image)
 }
 
-/// The disks of a guest, all of zeroes.
-pub(crate) fn disks(rig: &Rig) -> Result<Vec<VmDisk>> {
+/// The disks that the cases of the matrix expect, all of zeroes.
+pub fn disks(rig: &Rig) -> Result<Vec<VmDisk>> {
     let mut disks = Vec::new();
     let plain = [
         (Kind::VirtioBlk, Attachment::VirtioBlk),
@@ -97,11 +105,4 @@ pub(crate) fn disks(rig: &Rig) -> Result<Vec<VmDisk>> {
         disks.push(VmDisk { file, attachment, serial: serial.to_owned() });
     }
     Ok(disks)
-}
-
-/// The program that runs in guests, built beside this one.
-fn guest_program() -> Result<PathBuf> {
-    let this = std::env::current_exe().context("the path of this executable")?;
-    let beside: PathBuf = this.parent().unwrap_or(Path::new("/")).join("guest");
-    beside.is_file().then_some(beside).context("the program `guest` is not beside this one")
 }
