@@ -133,15 +133,31 @@ static __always_inline int rq_requeue(const struct request *rq)
 }
 
 /*
+ * A command of the driver's own that hands no data to the disk. Where it hands none to the host
+ * either, some drivers have commands like it that write: NVMe's write zeroes.
+ */
+static __always_inline int driver_in_complete(const struct request *rq, u32 nr_bytes)
+{
+	u32 slot = nr_bytes ? NO_SLOT : find_slot(rq->q->disk);
+
+	if (slot != NO_SLOT && table.disks[slot].bare_commands_write)
+		taint(slot, TAINT_PASSTHROUGH);
+	return 0;
+}
+
+/*
  * A request, or a part of one, is done: nr_bytes from its current sector on. A partial completion
  * fires once for each part. Failed writes are marked too: the medium may have changed.
  */
 static __always_inline int rq_complete(const struct request *rq, u32 nr_bytes, u32 copy)
 {
-	u32 op = rq->cmd_flags & OP_MASK, slot = find_written(rq, op);
+	u32 op = rq->cmd_flags & OP_MASK, slot;
 	u32 sectors = nr_bytes >> SECTOR_SHIFT;
 	struct counters *mine;
 
+	if (op == OP_DRV_IN)
+		return driver_in_complete(rq, nr_bytes);
+	slot = find_written(rq, op);
 	if (slot == NO_SLOT)
 		return 0;
 	if (op == OP_DRV_OUT) {

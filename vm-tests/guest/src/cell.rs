@@ -18,6 +18,7 @@ use vm_tests::{
 
 use crate::{
     issue_only::IssueOnly,
+    passthrough,
     race::{Marks, Order, race},
     stack::{Kind, Stack},
     tracked::{Observed, Tracked, trackable},
@@ -26,6 +27,9 @@ use crate::{
 /// Where the image has the tracker that marks at issue.
 pub const ISSUE_ONLY: &str = "/issue-only.o";
 
+/// A logical block that commands past the block layer are for; none are longer than 4 KiB.
+const PASSTHROUGH_BLOCK: u32 = 99;
+
 /// What is done to a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Work {
@@ -33,6 +37,11 @@ pub enum Work {
     Raw {
         /// Writes of each writer; there are two of each method.
         writes: u64,
+    },
+    /// A command past the block layer, to a block that held data before.
+    Passthrough {
+        /// Which.
+        command: passthrough::Command,
     },
     /// Files with others between them are deleted at once from an XFS with online discard, which
     /// asks for discards in one go: those that are merged have several ranges in one request.
@@ -113,6 +122,11 @@ pub fn run(case: &Case) -> Result<Verdict> {
     if let Err(refusal) = trackable(disk) {
         return Ok(Verdict::Refused(refusal.to_string()));
     }
+    if let Work::Passthrough { .. } = case.work {
+        // So that zeroes written over it are a change.
+        File::options().write(true).open(disk.path())?.write_all(&[0x5a; 1 << 20])?;
+        nix::unistd::sync();
+    }
     let tracked = match Tracked::attach(&rig, disk) {
         Ok(tracked) => tracked,
         Err(error) => return Ok(Verdict::Refused(format!("{error:#}"))),
@@ -126,10 +140,15 @@ pub fn run(case: &Case) -> Result<Verdict> {
         Work::Raw { writes } => write(disk, writes, &log)?,
         Work::Files { filesystem, steps } => use_files(&rig, disk, filesystem, steps)?,
         Work::MergedDiscards { files } => discard_files(&rig, disk, files)?,
+        Work::Passthrough { command } => {
+            passthrough::command(disk, command, PASSTHROUGH_BLOCK)?;
+            1
+        }
     };
     disk.wait_idle()?;
     let observed = tracked.observe()?;
-    ensure!(!observed.changed.is_empty(), "nothing changed: the case shows nothing");
+    let reads = matches!(case.work, Work::Passthrough { command: passthrough::Command::Read });
+    ensure!(reads == observed.changed.is_empty(), "{} chunks changed", observed.changed.count());
     let mut counts = judge(writes, &observed, &log.chunks(0, &observed.geometry));
     counts.merged_discards = merged_discards(disk)? - merged;
     if matches!(case.work, Work::MergedDiscards { .. }) {

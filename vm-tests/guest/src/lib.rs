@@ -7,6 +7,7 @@
 pub mod cell;
 pub mod image;
 pub mod issue_only;
+pub mod passthrough;
 pub mod race;
 pub mod serve;
 pub mod stack;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use vm_guest::{
     cell::{Case, FilesystemName, Work},
+    passthrough::Command,
     stack::Kind,
 };
 use vm_tests::vm::Series;
@@ -30,6 +31,15 @@ const KINDS: [Kind; 14] = [
 
 const FILESYSTEMS: [FilesystemName; 3] =
     [FilesystemName::Ext4, FilesystemName::Xfs, FilesystemName::Btrfs];
+
+const PASSTHROUGH: [(Kind, Command); 6] = [
+    (Kind::VirtioScsi, Command::Write),
+    (Kind::VirtioScsi, Command::Read),
+    (Kind::ScsiDebug, Command::Write),
+    (Kind::Nvme, Command::Write),
+    (Kind::Nvme, Command::WriteZeroes),
+    (Kind::Nvme, Command::Read),
+];
 
 /// How much is run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +72,7 @@ impl Named {
             Self::Cell { case, lockdown } => {
                 let work = match case.work {
                     Work::Raw { .. } => String::new(),
+                    Work::Passthrough { command } => format!(", passthrough {command:?}"),
                     Work::MergedDiscards { .. } => ", merged discards".to_owned(),
                     Work::Files { filesystem, .. } => format!(", {filesystem:?}").to_lowercase(),
                 };
@@ -124,6 +135,10 @@ impl Extent {
         }
         let work = Work::MergedDiscards { files: 100 };
         cases.push(Named::Cell { case: cell(Kind::Nvme, work, false), lockdown });
+        for (kind, command) in PASSTHROUGH {
+            let work = Work::Passthrough { command };
+            cases.push(Named::Cell { case: cell(kind, work, false), lockdown });
+        }
         cases.push(Named::Blind(cell(Kind::VirtioBlk, Work::Raw { writes: 10 }, true)));
         cases.extend(["right", "issue-only", "read-first"].map(Named::Race));
         cases

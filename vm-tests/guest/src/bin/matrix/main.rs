@@ -133,7 +133,7 @@ impl Boots<'_> {
 
     fn cell(&self, guest: &mut Guest, case: &Named) -> Result<Row> {
         match case {
-            Named::Cell { case, .. } => Ok(Row::Verdict(ask(guest, case)?)),
+            Named::Cell { case, .. } => Ok(Row::of(case, ask(guest, case)?)),
             Named::Blind(case) => Ok(Row::control(match ask(guest, case)? {
                 Verdict::Tracked(counts) => counts.missed,
                 Verdict::Refused(words) => bail!("refused: {words}"),

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use vm_guest::cell::Verdict;
+use vm_guest::cell::{Case, Verdict, Work};
 use vm_tests::vm::{Kernel, Series};
 
 /// What came of a case.
@@ -18,11 +18,26 @@ pub(crate) enum Row {
     Control {
         missing: u64,
     },
+    /// A command past the block layer: seen or not, and whether the disk was tainted.
+    Passthrough {
+        missed: u64,
+        taints: String,
+    },
     /// It did not run to its end.
     Broken(String),
 }
 
 impl Row {
+    /// What a verdict on a case comes to.
+    pub(crate) fn of(case: &Case, verdict: Verdict) -> Self {
+        match (case.work, verdict) {
+            (Work::Passthrough { .. }, Verdict::Tracked(counts)) => {
+                Self::Passthrough { missed: counts.missed, taints: counts.taints }
+            }
+            (_, verdict) => Self::Verdict(verdict),
+        }
+    }
+
     pub(crate) fn raced(writes: u64, stale: u64) -> Self {
         Self::Raced { writes, stale }
     }
@@ -39,6 +54,8 @@ impl Row {
             }
             Self::Raced { stale, .. } => *stale > 0,
             Self::Control { missing } => *missing == 0,
+            // A change must not go by in silence, nor must a read cause alarm.
+            Self::Passthrough { missed, taints } => taints.is_empty() != (*missed == 0),
             Self::Broken(_) => true,
         }
     }
@@ -71,6 +88,8 @@ impl fmt::Display for Row {
             }
             Self::Raced { writes, stale } => write!(f, "{writes} writes, {stale} lost"),
             Self::Control { missing } => write!(f, "caught ({missing} chunks)"),
+            Self::Passthrough { taints, .. } if taints.is_empty() => write!(f, "no taint"),
+            Self::Passthrough { taints, .. } => write!(f, "tainted: {taints}"),
             Self::Broken(why) => write!(f, "{why}"),
         }
     }
