@@ -234,8 +234,12 @@ static __always_inline int bio_unmatched(const struct bio *bio, u32 op, u32 copy
 	return 0;
 }
 
-/* Marks the range that a bio had at its start. */
-static __always_inline void mark_kept(const struct in_flight *entry, u32 copy)
+/*
+ * Marks the range that a bio had at its start. One that was turned away, because it must not wait,
+ * comes again as another; drivers (md) turn it away before they account for it, so it is counted as
+ * taken back.
+ */
+static __always_inline void mark_kept(const struct in_flight *entry, bool turned_away, u32 copy)
 {
 	u32 slot = entry->slot & (DISKS - 1), op = entry->op;
 	struct counters *mine;
@@ -248,7 +252,10 @@ static __always_inline void mark_kept(const struct in_flight *entry, u32 copy)
 	mine = counters_of(slot, copy);
 	if (entry->sectors)
 		mark(slot, entry->sector, entry->sectors, kind_of(op), mine);
-	count(mine, op, entry->sectors);
+	if (!turned_away)
+		count(mine, op, entry->sectors);
+	else if (mine)
+		mine->requeued += entry->sectors;
 }
 
 /*
@@ -267,7 +274,7 @@ static __always_inline int bio_complete(const struct bio *bio, u32 copy)
 	if (!entry)
 		return bio_unmatched(bio, op, copy);
 	if (!(entry->key & DONE)) {
-		mark_kept(entry, copy);
+		mark_kept(entry, bio->bi_status == STATUS_AGAIN, copy);
 		*(volatile u64 *)&entry->key = number | DONE;
 	}
 	if (copy == LAST)

@@ -220,8 +220,11 @@ fn map(layers: &mut Layers, name: &str, table: &str) -> Result<BlockDevice> {
 fn md(level: u32) -> Result<Stack> {
     let count = if level == 5 { 3 } else { 2 };
     let disks = &members()?[..count];
-    // What an array before left would be asked about.
-    disks.iter().try_for_each(|disk| zero(disk.path(), 1 << 20))?;
+    // Mirrors that differ would answer one read so and the next otherwise. Where discarded, these
+    // disks are zeroes.
+    disks
+        .iter()
+        .try_for_each(|disk| run(&["busybox", "blkdiscard", &disk.path().to_string_lossy()]))?;
     let (level, count) = (format!("--level={level}"), format!("--raid-devices={count}"));
     let paths: Vec<_> = disks.iter().map(|disk| disk.path().to_string_lossy()).collect();
     let mut command = vec!["mdadm", "--create", "/dev/md0", "--run", "--force", "--metadata=1.2"];

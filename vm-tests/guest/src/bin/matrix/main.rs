@@ -61,7 +61,7 @@ fn run(cli: &Cli) -> Result<()> {
         let kernel = vm.kernel(series)?;
         eprintln!("{series}: {} ({})", kernel.release(), kernel.version());
         table.kernel(series, &kernel);
-        let boots = Boots { rig: &rig, vm: &vm, kernel: &kernel, extent, only: &cli.only };
+        let boots = Boots { rig: &rig, vm: &vm, series, kernel: &kernel, extent, only: &cli.only };
         boots.run(&mut table)?;
     }
     if let Some(path) = &cli.table {
@@ -78,6 +78,7 @@ fn run(cli: &Cli) -> Result<()> {
 struct Boots<'a> {
     rig: &'a Rig,
     vm: &'a Vm,
+    series: Series,
     kernel: &'a Kernel,
     extent: Extent,
     only: &'a [String],
@@ -86,7 +87,10 @@ struct Boots<'a> {
 impl Boots<'_> {
     fn run(&self, table: &mut Table) -> Result<()> {
         for lockdown in [false, true] {
-            let cases = self.extent.cases(lockdown);
+            if lockdown && self.series == Series::Bullseye {
+                break;
+            }
+            let cases = self.extent.cases(self.series, lockdown);
             let cases: Vec<Named> = cases.into_iter().filter(|case| self.wants(case)).collect();
             if cases.is_empty() {
                 continue;
