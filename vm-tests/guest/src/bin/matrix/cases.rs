@@ -72,7 +72,9 @@ impl Named {
             Self::Cell { case, lockdown } => {
                 let work = match case.work {
                     Work::Raw { .. } => String::new(),
-                    Work::Passthrough { command } => format!(", passthrough {command:?}"),
+                    Work::Passthrough { command } => {
+                        format!(", passthrough {}", command_name(command))
+                    }
                     Work::MergedDiscards { .. } => ", merged discards".to_owned(),
                     Work::Files { filesystem, .. } => format!(", {filesystem:?}").to_lowercase(),
                 };
@@ -84,6 +86,14 @@ impl Named {
             Self::Race("issue-only") => "control: race, marked at issue".to_owned(),
             Self::Race(_) => "control: race, read before cleared".to_owned(),
         }
+    }
+}
+
+const fn command_name(command: Command) -> &'static str {
+    match command {
+        Command::Write => "write",
+        Command::WriteZeroes => "write zeroes",
+        Command::Read => "read",
     }
 }
 

@@ -5,6 +5,8 @@ use std::fmt;
 use vm_guest::cell::{Case, Verdict, Work};
 use vm_tests::vm::{Kernel, Series};
 
+use crate::cases::Extent;
+
 /// What came of a case.
 #[derive(Clone, Debug)]
 pub(crate) enum Row {
@@ -97,14 +99,15 @@ impl fmt::Display for Row {
 
 /// Rows by case, columns by kernel.
 pub(crate) struct Table {
+    extent: Extent,
     qemu: String,
     kernels: Vec<(Series, String, String)>,
     rows: Vec<(String, Vec<Option<Row>>)>,
 }
 
 impl Table {
-    pub(crate) fn new(qemu: &str) -> Self {
-        Self { qemu: qemu.to_owned(), kernels: Vec::new(), rows: Vec::new() }
+    pub(crate) fn new(extent: Extent, qemu: &str) -> Self {
+        Self { extent, qemu: qemu.to_owned(), kernels: Vec::new(), rows: Vec::new() }
     }
 
     /// A new column.
@@ -141,7 +144,11 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "{HEAD}")?;
+        let command = match self.extent {
+            Extent::Full => "cargo xtask vm --table --full",
+            Extent::Subset => "cargo xtask vm --table",
+        };
+        writeln!(f, "# Kernels and devices\n\nWritten by `{command}`. {HEAD}")?;
         for (series, release, version) in &self.kernels {
             writeln!(f, "- {series}: `{release}`, package version {version}")?;
         }
@@ -159,13 +166,14 @@ impl fmt::Display for Table {
 }
 
 const HEAD: &str = "\
-# Kernels and devices
-
-Written by `cargo xtask vm --full`. Each kernel is Debian's, booted in a virtual machine; each cell is a disk of a kind that is
-tracked while it is written in every way (direct, io_uring, buffered, mapped, discard, write zeroes; or by an application on a file
-system mounted with online discard).
+Each kernel is Debian's, booted in a virtual
+machine; each cell is a disk of a kind that is tracked while it is written in every way (direct, io_uring, buffered, mapped, discard,
+write zeroes; or by an application on a file system mounted with online discard).
 
 *Missed* counts chunks that the writers' own log names, or that a comparison of the whole disk before and after finds different, and
 that were not marked: it must be 0. *Beyond* counts chunks that were marked and that neither names: file systems and drivers write
-more than an application asked for. A control is a tracker that is wrong on purpose; it must be caught.
+more than an application asked for, and discard what is free. A control is a tracker that is wrong on purpose; it must be caught.
+*Passthrough* is a command past the block layer, which has no place on the disk: one that writes must taint the disk, which leads to
+a comparison, and one that reads must not. *Lockdown* is the kernel's mode `confidentiality`. Discards that were merged into others
+make requests of several ranges. The programs' count of sectors must equal the kernel's own in every cell.
 ";
