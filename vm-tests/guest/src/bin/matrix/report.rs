@@ -177,3 +177,48 @@ more than an application asked for, and discard what is free. A control is a tra
 a comparison, and one that reads must not. *Lockdown* is the kernel's mode `confidentiality`. Discards that were merged into others
 make requests of several ranges. The programs' count of sectors must equal the kernel's own in every cell.
 ";
+
+#[cfg(test)]
+mod tests {
+    use vm_guest::{cell::Counts, passthrough::Command, stack::Kind};
+
+    use super::*;
+
+    fn counts(missed: u64, deficit: i64, taints: &str) -> Counts {
+        Counts {
+            writes: 10,
+            logged: 5,
+            changed: 5,
+            marked: 5,
+            missed,
+            beyond: 0,
+            deficit,
+            taints: taints.to_owned(),
+            merged_discards: 0,
+        }
+    }
+
+    #[test]
+    fn what_is_missed_or_miscounted_or_tainted_fails() {
+        let failed = |counts| Row::Verdict(Verdict::Tracked(counts)).failed();
+        assert!(!failed(counts(0, 0, "")));
+        assert!(failed(counts(1, 0, "")) && failed(counts(0, 8, "")));
+        assert!(failed(counts(0, -8, "")) && failed(counts(0, 0, "unmatched completion")));
+        assert!(!Row::Verdict(Verdict::Refused("too old".to_owned())).failed());
+    }
+
+    #[test]
+    fn a_control_that_is_not_caught_fails() {
+        assert!(Row::control(0).failed() && !Row::control(1).failed());
+        assert!(Row::raced(1000, 1).failed() && !Row::raced(1000, 0).failed());
+    }
+
+    #[test]
+    fn a_passthrough_is_tainted_exactly_if_it_writes() {
+        let work = Work::Passthrough { command: Command::Write };
+        let case = Case { kind: Kind::Nvme, work, bytes: 0, blind: false };
+        let failed = |counts| Row::of(&case, Verdict::Tracked(counts)).failed();
+        assert!(failed(counts(1, 0, "")) && !failed(counts(1, 0, "passthrough command")));
+        assert!(failed(counts(0, 0, "passthrough command")) && !failed(counts(0, 0, "")));
+    }
+}
