@@ -151,15 +151,12 @@ static __always_inline int driver_in_complete(const struct request *rq, u32 nr_b
  */
 static __always_inline int rq_complete(const struct request *rq, u32 nr_bytes, u32 copy)
 {
-	u32 op = rq->cmd_flags & OP_MASK, slot;
+	u32 op = rq->cmd_flags & OP_MASK, slot = find_written(rq, op);
 	u32 sectors = nr_bytes >> SECTOR_SHIFT;
 	struct counters *mine;
 
-	if (op == OP_DRV_IN)
-		return driver_in_complete(rq, nr_bytes);
-	slot = find_written(rq, op);
 	if (slot == NO_SLOT)
-		return 0;
+		return op == OP_DRV_IN ? driver_in_complete(rq, nr_bytes) : 0;
 	if (op == OP_DRV_OUT) {
 		/* A command of the driver's own; its sector means nothing. */
 		taint(slot, TAINT_PASSTHROUGH);

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use blocks::{Bitmap, ByteLen, ChunkSize};
+use ebpf::LoadError;
 use serde::{Deserialize, Serialize};
 use vm_tests::{
     After, BlockDevice, FileWorkload, Filesystem, Load, Method, Mounted, Rig, Target, WriteLog,
@@ -129,7 +130,8 @@ pub fn run(case: &Case) -> Result<Verdict> {
     }
     let tracked = match Tracked::attach(&rig, disk) {
         Ok(tracked) => tracked,
-        Err(error) => return Ok(Verdict::Refused(format!("{error:#}"))),
+        Err(error) if is_refusal(&error) => return Ok(Verdict::Refused(format!("{error:#}"))),
+        Err(error) => return Err(error),
     };
     if case.blind {
         tracked.blind()?;
@@ -155,6 +157,13 @@ pub fn run(case: &Case) -> Result<Verdict> {
         ensure!(counts.merged_discards > 0, "no discards were merged: the case shows nothing");
     }
     Ok(Verdict::Tracked(counts))
+}
+
+/// Whether the product said that this kernel is not enough for it. That the kernel does not take the
+/// programs is no refusal but a fault.
+fn is_refusal(error: &anyhow::Error) -> bool {
+    let found = error.downcast_ref::<LoadError>();
+    matches!(found, Some(LoadError::OldKernel { .. } | LoadError::NoTypeInformation))
 }
 
 fn judge(writes: u64, observed: &Observed, logged: &Bitmap) -> Counts {

@@ -116,6 +116,13 @@ const fn kind_name(kind: Kind) -> &'static str {
     }
 }
 
+/// Where a disk of a kind can't be tracked, so that the product has to say so.
+pub(crate) fn must_be_refused(series: Series, kind: Kind) -> bool {
+    let too_old = series == Series::Bullseye;
+    let pages_pass_by = kind == Kind::Zram && series == Series::Bookworm;
+    too_old || pages_pass_by || kind == Kind::NvmeHead
+}
+
 impl Extent {
     /// Whether a kernel belongs to it.
     pub(crate) fn holds(self, series: Series) -> bool {

@@ -138,7 +138,7 @@ impl Boots<'_> {
 
     fn cell(&self, guest: &mut Guest, case: &Named) -> Result<Row> {
         match case {
-            Named::Cell { case, .. } => Ok(Row::of(case, ask(guest, case)?)),
+            Named::Cell { case, .. } => Ok(Row::of(self.series, case, ask(guest, case)?)),
             Named::Blind(case) => Ok(Row::control(match ask(guest, case)? {
                 Verdict::Tracked(counts) => counts.missed,
                 Verdict::Refused(words) => bail!("refused: {words}"),

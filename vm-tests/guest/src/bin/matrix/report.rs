@@ -2,41 +2,39 @@
 
 use std::fmt;
 
-use vm_guest::cell::{Case, Verdict, Work};
+use vm_guest::cell::{Case, Counts, Verdict, Work};
 use vm_tests::vm::{Kernel, Series};
 
-use crate::cases::Extent;
+use crate::cases::{Extent, must_be_refused};
 
 /// What came of a case.
 #[derive(Clone, Debug)]
 pub(crate) enum Row {
-    Verdict(Verdict),
+    /// Tracked, and these were the counts.
+    Tracked(Counts),
+    /// Refused in these words, and whether that had to be.
+    Refused { words: String, rightly: bool },
     /// A race that must lose nothing.
-    Raced {
-        writes: u64,
-        stale: u64,
-    },
+    Raced { writes: u64, stale: u64 },
     /// A control, which must have been caught; how much was found missing.
-    Control {
-        missing: u64,
-    },
+    Control { missing: u64 },
     /// A command past the block layer: seen or not, and whether the disk was tainted.
-    Passthrough {
-        missed: u64,
-        taints: String,
-    },
+    Passthrough { missed: u64, taints: String },
     /// It did not run to its end.
     Broken(String),
 }
 
 impl Row {
-    /// What a verdict on a case comes to.
-    pub(crate) fn of(case: &Case, verdict: Verdict) -> Self {
+    /// What a verdict on a case comes to, on a kernel of this series.
+    pub(crate) fn of(series: Series, case: &Case, verdict: Verdict) -> Self {
         match (case.work, verdict) {
             (Work::Passthrough { .. }, Verdict::Tracked(counts)) => {
                 Self::Passthrough { missed: counts.missed, taints: counts.taints }
             }
-            (_, verdict) => Self::Verdict(verdict),
+            (_, Verdict::Tracked(counts)) => Self::Tracked(counts),
+            (_, Verdict::Refused(words)) => {
+                Self::Refused { words, rightly: must_be_refused(series, case.kind) }
+            }
         }
     }
 
@@ -50,8 +48,9 @@ impl Row {
 
     fn failed(&self) -> bool {
         match self {
-            Self::Verdict(Verdict::Refused(_)) => false,
-            Self::Verdict(Verdict::Tracked(counts)) => {
+            // What could be tracked and is not is as useless as what is tracked wrongly.
+            Self::Refused { rightly, .. } => !rightly,
+            Self::Tracked(counts) => {
                 counts.missed > 0 || counts.deficit != 0 || !counts.taints.is_empty()
             }
             Self::Raced { stale, .. } => *stale > 0,
@@ -69,8 +68,8 @@ impl fmt::Display for Row {
             write!(f, "FAILED: ")?;
         }
         match self {
-            Self::Verdict(Verdict::Refused(words)) => write!(f, "refused: {words}"),
-            Self::Verdict(Verdict::Tracked(counts)) => {
+            Self::Refused { words, .. } => write!(f, "refused: {words}"),
+            Self::Tracked(counts) => {
                 let (writes, missed, beyond) = (counts.writes, counts.missed, counts.beyond);
                 write!(f, "{writes} writes, {missed} missed, {beyond} beyond")?;
                 if counts.deficit != 0 {
@@ -180,7 +179,7 @@ make requests of several ranges. The programs' count of sectors must equal the k
 
 #[cfg(test)]
 mod tests {
-    use vm_guest::{cell::Counts, passthrough::Command, stack::Kind};
+    use vm_guest::{passthrough::Command, stack::Kind};
 
     use super::*;
 
@@ -200,11 +199,22 @@ mod tests {
 
     #[test]
     fn what_is_missed_or_miscounted_or_tainted_fails() {
-        let failed = |counts| Row::Verdict(Verdict::Tracked(counts)).failed();
+        let failed = |counts| Row::Tracked(counts).failed();
         assert!(!failed(counts(0, 0, "")));
         assert!(failed(counts(1, 0, "")) && failed(counts(0, 8, "")));
         assert!(failed(counts(0, -8, "")) && failed(counts(0, 0, "unmatched completion")));
-        assert!(!Row::Verdict(Verdict::Refused("too old".to_owned())).failed());
+    }
+
+    #[test]
+    fn only_what_must_be_refused_may_be() {
+        let work = Work::Raw { writes: 1 };
+        let refused = |series, kind| {
+            let case = Case { kind, work, bytes: 0, blind: false };
+            Row::of(series, &case, Verdict::Refused("too old".to_owned())).failed()
+        };
+        assert!(!refused(Series::Bullseye, Kind::VirtioBlk));
+        assert!(!refused(Series::Bookworm, Kind::Zram));
+        assert!(refused(Series::Trixie, Kind::Zram) && refused(Series::Newest, Kind::VirtioBlk));
     }
 
     #[test]
@@ -217,7 +227,7 @@ mod tests {
     fn a_passthrough_is_tainted_exactly_if_it_writes() {
         let work = Work::Passthrough { command: Command::Write };
         let case = Case { kind: Kind::Nvme, work, bytes: 0, blind: false };
-        let failed = |counts| Row::of(&case, Verdict::Tracked(counts)).failed();
+        let failed = |counts| Row::of(Series::Trixie, &case, Verdict::Tracked(counts)).failed();
         assert!(failed(counts(1, 0, "")) && !failed(counts(1, 0, "passthrough command")));
         assert!(failed(counts(0, 0, "passthrough command")) && !failed(counts(0, 0, "")));
     }
