@@ -61,7 +61,7 @@ const ON_REQUEST: &[&str] = &[
 ];
 
 /// Large enough for XFS.
-const LARGE: ByteLen = ByteLen(320 << 20);
+pub const LARGE: ByteLen = ByteLen(320 << 20);
 
 /// An image that runs what it is asked to: `guest` is the program of that name.
 pub fn bare(vm: &Vm, kernel: &Kernel, guest: &Path) -> Result<Initramfs> {
@@ -88,20 +88,22 @@ pub fn for_cases(rig: &Rig, vm: &Vm, kernel: &Kernel, guest: &Path) -> Result<In
     Ok(image)
 }
 
-/// The disks that the cases of the matrix expect, all of zeroes.
-pub fn disks(rig: &Rig) -> Result<Vec<VmDisk>> {
+/// The disks that the cases of the matrix expect, all of zeroes; `others` is the length of those
+/// that no file system is made on.
+pub fn disks(rig: &Rig, others: ByteLen) -> Result<Vec<VmDisk>> {
     let mut disks = Vec::new();
     let plain = [
-        (Kind::VirtioBlk, Attachment::VirtioBlk),
-        (Kind::VirtioScsi, Attachment::VirtioScsi),
-        (Kind::Nvme, Attachment::Nvme),
-        (Kind::NvmeHead, Attachment::NvmeShared),
+        (Kind::VirtioBlk, Attachment::VirtioBlk, LARGE),
+        (Kind::VirtioScsi, Attachment::VirtioScsi, others),
+        (Kind::Nvme, Attachment::Nvme, LARGE),
+        (Kind::NvmeHead, Attachment::NvmeShared, others),
     ];
-    let plain = plain
-        .map(|(kind, attachment)| (kind.serial().expect("these are the guest's own"), attachment));
-    let members = MEMBERS.map(|serial| (serial, Attachment::VirtioBlk));
-    for (serial, attachment) in plain.into_iter().chain(members) {
-        let file = blank(rig, LARGE)?;
+    let plain = plain.map(|(kind, attachment, len)| {
+        (kind.serial().expect("these are the guest's own"), attachment, len)
+    });
+    let members = MEMBERS.map(|serial| (serial, Attachment::VirtioBlk, others));
+    for (serial, attachment, len) in plain.into_iter().chain(members) {
+        let file = blank(rig, len)?;
         disks.push(VmDisk { file, attachment, serial: serial.to_owned() });
     }
     Ok(disks)

@@ -192,8 +192,10 @@ fn device_mapper(kind: Kind) -> Result<Stack> {
         }
         Kind::DmSnapshotOrigin => {
             zero(second.path(), 1 << 20)?;
-            let origin = map(&mut layers, "origin", &format!("0 {all} snapshot-origin {a}"))?;
-            map(&mut layers, "snapshot", &format!("0 {all} snapshot {a} {b} N 16"))?;
+            // Half of it, so that the other disk has room for all that is copied.
+            let half = all / 2;
+            let origin = map(&mut layers, "origin", &format!("0 {half} snapshot-origin {a}"))?;
+            map(&mut layers, "snapshot", &format!("0 {half} snapshot {a} {b} N 16"))?;
             origin
         }
         _ => bail!("{kind:?} is not made by the device mapper"),

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use blocks::ByteLen;
 use vm_guest::{
     cell::{Case, FilesystemName, Work},
+    image::LARGE,
     passthrough::Command,
     stack::Kind,
 };
@@ -11,6 +13,8 @@ use vm_tests::vm::Series;
 
 /// The longest that a case may take: ten times what it takes on a machine that does nothing else.
 pub(crate) const LIMIT: Duration = Duration::from_secs(300);
+
+const SMALL: ByteLen = ByteLen(64 << 20);
 
 const KINDS: [Kind; 14] = [
     Kind::VirtioBlk,
@@ -129,10 +133,15 @@ impl Extent {
         self == Self::Full || matches!(series, Series::Bookworm | Series::Newest)
     }
 
+    /// The length of disks that the subset makes no file system on.
+    pub(crate) fn disks(self) -> ByteLen {
+        if self == Self::Full { LARGE } else { SMALL }
+    }
+
     /// The cases of one boot.
     pub(crate) fn cases(self, series: Series, lockdown: bool) -> Vec<Named> {
         let writes = if self == Self::Full { 200 } else { 40 };
-        let cell = |kind, work, blind| Case { kind, work, bytes: 64 << 20, blind };
+        let cell = |kind, work, blind| Case { kind, work, bytes: SMALL.0, blind };
         let raw = |kind| cell(kind, Work::Raw { writes }, false);
         if lockdown || series == Series::Bullseye {
             // That kernel is too old for any disk.

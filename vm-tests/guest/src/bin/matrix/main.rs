@@ -122,7 +122,7 @@ impl Boots<'_> {
     fn boot(&self, lockdown: bool) -> Result<Guest> {
         let image = image::for_cases(self.rig, self.vm, self.kernel, &guest_program()?)?;
         let mut machine = self.vm.machine(self.kernel, &image)?;
-        machine.disks = image::disks(self.rig)?;
+        machine.disks = image::disks(self.rig, self.extent.disks())?;
         machine.memory = ByteLen(3 << 30);
         if lockdown {
             machine.command_line = "lockdown=confidentiality".to_owned();
