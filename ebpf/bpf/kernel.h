@@ -65,6 +65,7 @@ struct bio {
 	struct bio *bi_next;
 	struct block_device *bi_bdev;
 	u32 bi_opf;
+	__u8 bi_status;
 	struct bvec_iter bi_iter;
 	void *bi_private;
 };
@@ -101,6 +102,9 @@ enum {
 	OP_DRV_OUT = 35,
 	OP_MASK = 0xff,
 };
+
+/* The status of a bio that would have had to wait, and must not: nothing was done. */
+#define STATUS_AGAIN 12
 
 #define SECTOR_SHIFT 9
 #define MINOR_BITS 20

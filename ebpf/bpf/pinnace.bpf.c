@@ -169,6 +169,19 @@ static __noinline int rq_complete_other(const struct request *rq, u32 nr_bytes, 
 }
 
 /*
+ * A command of the driver's own that hands no data to the disk. Where it hands none to the host
+ * either, some drivers have commands like it that write: NVMe's write zeroes.
+ */
+static __always_inline int driver_in_complete(const struct request *rq, u32 nr_bytes)
+{
+	u32 slot = nr_bytes ? NO_SLOT : find_slot(rq->q->disk);
+
+	if (slot != NO_SLOT && table.disks[slot].bare_commands_write)
+		taint(slot, TAINT_PASSTHROUGH);
+	return 0;
+}
+
+/*
  * A request, or a part of one, is done: nr_bytes from its current sector on. A partial completion
  * fires once for each part. Failed writes are marked too: the medium may have changed.
  */
@@ -179,7 +192,7 @@ static __always_inline int rq_complete(const struct request *rq, u32 nr_bytes, u
 	struct counters *mine;
 
 	if (slot == NO_SLOT)
-		return 0;
+		return op == OP_DRV_IN ? driver_in_complete(rq, nr_bytes) : 0;
 	if (op != OP_WRITE)
 		return rq_complete_other(rq, nr_bytes, op, slot, copy);
 	mine = counters_of(slot);
@@ -269,8 +282,25 @@ static __noinline int mark_other(u32 op, u32 slot, u64 sector, u32 sectors, u32 
 	return 0;
 }
 
+/*
+ * Marks what a bio asked for that was turned away, because it must not wait. It comes again as
+ * another, and drivers (md) turn it away before they account for it: it is counted as taken back.
+ */
+static __noinline int mark_turned_away(u32 op, u32 slot, u64 sector, u32 sectors, u32 copy)
+{
+	struct counters *mine = counters_of(slot);
+
+	barrier_var(copy);
+	if (sectors)
+		mark_any(slot, sector, sectors, kind_of(op), copy);
+	if (mine)
+		mine->requeued += sectors;
+	return 0;
+}
+
 /* Marks the range that a bio had at its start. */
-static __always_inline void mark_kept(const struct in_flight *entry, u32 copy)
+static __always_inline void mark_kept(const struct in_flight *entry, const struct bio *bio,
+				      u32 copy)
 {
 	u32 slot = entry->slot & (DISKS - 1), op = entry->op, sectors = entry->sectors;
 	struct counters *mine;
@@ -278,6 +308,10 @@ static __always_inline void mark_kept(const struct in_flight *entry, u32 copy)
 	/* The disk may have been removed, and its slot taken by another. */
 	if (table.disks[slot].devt != entry->devt)
 		return;
+	if (bio->bi_status == STATUS_AGAIN) {
+		mark_turned_away(op, slot, entry->sector, sectors, copy);
+		return;
+	}
 	if (op != OP_WRITE) {
 		mark_other(op, slot, entry->sector, sectors, copy);
 		return;
@@ -298,7 +332,7 @@ static __noinline int bio_complete_elsewhere(const struct bio *bio, u32 copy)
 	if (!entry)
 		return bio_unmatched(bio, copy);
 	if (!(entry->key & DONE)) {
-		mark_kept(entry, copy);
+		mark_kept(entry, bio, copy);
 		*(volatile u64 *)&entry->key = number | DONE;
 	}
 	if (copy == LAST)
@@ -321,7 +355,7 @@ static __always_inline int bio_complete(const struct bio *bio, u32 copy)
 	if (!entry)
 		return bio_complete_elsewhere(bio, copy);
 	if (!(entry->key & DONE))
-		mark_kept(entry, copy);
+		mark_kept(entry, bio, copy);
 	*(volatile u64 *)&entry->key = copy == LAST ? 0 : number | DONE;
 	return 0;
 }

@@ -30,7 +30,8 @@ struct disk {
 	u32 class;
 	u32 chunk_shift; /* log2 of a chunk's sectors */
 	u32 taints;
-	u64 reserved[5];
+	u32 bare_commands_write; /* driver-in commands without data may change the medium */
+	u32 reserved[9];
 };
 
 _Static_assert(sizeof(struct disk) == 64, "one cache line a disk");

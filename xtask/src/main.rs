@@ -21,6 +21,7 @@ mod setup;
 mod sim;
 mod test;
 mod totals;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -53,8 +54,11 @@ enum Task {
     Mutants(mutants::Mutants),
     /// Count what the tests of recovery points try: runs, crashes, failures, kills.
     Figures(figures::Figures),
-    /// Count as above in large numbers, then simulate new seeds until the time is over.
+    /// All kernels by all kinds of disks, the counts above in large numbers, then new seeds of the
+    /// simulation until the time is over.
     Nightly(sim::Night),
+    /// Boot Debian's kernels, and check that no write to any kind of disk is missed.
+    Vm(vm::Wanted),
     /// What continuous integration runs: checks, the demo, all tests.
     Ci(Consent),
 }
@@ -78,7 +82,8 @@ fn main() -> ExitCode {
         Task::Sim(wanted) => sim::run(&wanted),
         Task::Mutants(wanted) => mutants::run(&wanted),
         Task::Figures(wanted) => figures::run(&wanted),
-        Task::Nightly(wanted) => sim::nightly(&wanted),
+        Task::Nightly(wanted) => vm::in_full().and_then(|()| sim::nightly(&wanted)),
+        Task::Vm(wanted) => vm::run(&wanted),
         Task::Ci(consent) => ci::run(consent),
     };
     match done {

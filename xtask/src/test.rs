@@ -14,6 +14,7 @@ use crate::{
     packages::Purpose,
     setup,
     totals::Totals,
+    vm,
 };
 
 /// The task `test`.
@@ -28,6 +29,7 @@ pub(crate) fn run_tests() -> Result<()> {
     command::run(&mut cargo(&["build", "--package", "pinnace"])).context("building")?;
     command::run(&mut cargo(&["test", "--workspace", "--doc", "--quiet"]))
         .context("examples in the documentation")?;
+    vm::subset()?;
     if is_installed("cargo-nextest") {
         let mut tests = cargo(&["nextest", "run", "--workspace", "--no-fail-fast"]);
         return become_command(with_root(&mut tests)?).map(|never| match never {});
