@@ -131,6 +131,8 @@ pub(super) struct Sent {
     pub(super) last_durable: Option<jiff::Timestamp>,
     pub(super) gaps: u64,
     pub(super) failures: u32,
+    /// The newest epoch of this process whose end was let go.
+    pub(super) ended: Epoch,
     sealed: VecDeque<(Epoch, Instant)>,
     /// From seal to durable acknowledgement, in microseconds.
     latency: Histogram<u64>,
@@ -146,6 +148,7 @@ impl Sent {
             last_durable: None,
             gaps: 0,
             failures: 0,
+            ended: Epoch::NONE,
             sealed: VecDeque::new(),
             latency: latency.expect("bounds of 1 and more, three digits"),
         }

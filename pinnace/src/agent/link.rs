@@ -61,6 +61,8 @@ pub(super) enum LinkEvent {
     Denied { reason: String },
     Opened { disk: DiskId, durable: Epoch, confirmed: Epoch, replica: Replica },
     Refused { disk: DiskId, code: CloseCode, detail: String },
+    /// All of an epoch but its end is on its way, and the end follows.
+    Ending { disk: DiskId, epoch: Epoch },
     Shipped { disk: DiskId, report: ShipReport },
     Durable { disk: DiskId, epoch: Epoch },
     Failed { disk: DiskId, epoch: Epoch, code: CloseCode, detail: String },
