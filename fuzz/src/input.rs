@@ -21,6 +21,11 @@ impl<'a> Input<'a> {
         self.0.int_in_range(0..=end - 1).unwrap_or(0)
     }
 
+    /// The same as an index or a length.
+    pub(crate) fn index(&mut self, end: usize) -> usize {
+        usize::try_from(self.below(end as u64)).expect("it is below a usize")
+    }
+
     /// Usually a number below `usual`; sometimes any at all, often one at an edge.
     pub(crate) fn number(&mut self, usual: u64) -> u64 {
         match self.below(16) {
@@ -38,8 +43,7 @@ impl<'a> Input<'a> {
 
     /// One of some.
     pub(crate) fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
-        let at = usize::try_from(self.below(choices.len() as u64)).expect("an index");
-        choices[at]
+        choices[self.index(choices.len())]
     }
 
     /// Up to `len` bytes.

@@ -104,8 +104,18 @@ impl Site {
         let enroll = ["agent", "enroll", &address, "--token", token.trim()];
         checked(&program, &agent_config, &enroll)?;
         let agent = Daemon::start(rig, role("agent", &agent_config, spec.agent_variables.clone()))?;
-        let site =
-            Self { agent, target, relay, listen, program, dir, store, agent_config, target_config, pins };
+        let site = Self {
+            agent,
+            target,
+            relay,
+            listen,
+            program,
+            dir,
+            store,
+            agent_config,
+            target_config,
+            pins,
+        };
         wait_until("the agent", PATIENCE, || Ok(site.status().ok()))
             .with_context(|| site.agent.log().unwrap_or_default())?;
         Ok(site)

@@ -8,6 +8,8 @@ mod check;
 mod ci;
 mod command;
 mod demo;
+mod endurance;
+mod fuzz;
 mod machine;
 mod packages;
 mod reliability;
@@ -45,7 +47,9 @@ enum Task {
     Sim(sim::Seeds),
     /// Make deliberate mistakes in the product, and show that the simulation notices each.
     Mutants(sim::Mutants),
-    /// Simulate new seeds until the time is over.
+    /// Search inputs that break a decoder.
+    Fuzz(fuzz::Wanted),
+    /// Kill and upgrade a thousand times, fuzz for long, then simulate new seeds until the time is over.
     Nightly(sim::Night),
     /// What continuous integration runs: checks, the demo, all tests.
     Ci(Consent),
@@ -69,7 +73,8 @@ fn main() -> ExitCode {
         Task::Reliability(wanted) => reliability::run(&wanted),
         Task::Sim(wanted) => sim::run(&wanted),
         Task::Mutants(wanted) => sim::mutants(&wanted),
-        Task::Nightly(wanted) => sim::nightly(&wanted),
+        Task::Fuzz(wanted) => fuzz::run(&wanted),
+        Task::Nightly(wanted) => endurance::run().and_then(|()| sim::nightly(&wanted)),
         Task::Ci(consent) => ci::run(consent),
     };
     match done {

@@ -93,6 +93,7 @@ const NEEDS: &[Need] = &[
     need!(Demo, Loader("modprobe"), "loads loop and zram", "kmod", "kmod"),
     need!(Demo, Program("mkfs.ext4"), "makes file systems", "e2fsprogs", "e2fsprogs"),
     need!(Demo, Program("mkfs.xfs"), "makes file systems", "xfsprogs", "xfsprogs"),
+    need!(Test, Program("c++"), "builds the fuzzers' engine", "build-essential", "gcc-c++"),
     need!(Test, Program("nbdcopy"), "reads what is exported", "libnbd-bin", "libnbd"),
     need!(Test, Program("nbdsh"), "reads what is exported", "python3-libnbd", "python3-libnbd"),
     need!(Test, Program("qemu-img"), "compares and converts images", "qemu-utils", "qemu-img"),

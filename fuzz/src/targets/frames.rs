@@ -24,7 +24,7 @@ pub(crate) fn run(bytes: &[u8]) {
         decoder.push(piece);
         loop {
             match decoder.next_frame() {
-                Ok(Some(frame)) => check(frame, &mut chain),
+                Ok(Some(frame)) => check(&frame, &mut chain),
                 Ok(None) => break,
                 Err(_) => return,
             }
@@ -35,17 +35,17 @@ pub(crate) fn run(bytes: &[u8]) {
 }
 
 /// What must hold of every frame that is handed out.
-fn check(frame: CheckedFrame, chain: &mut Option<EpochChain>) {
+fn check(frame: &CheckedFrame, chain: &mut Option<EpochChain>) {
     let header = frame.header();
     assert!(header.epoch > header.follows && frame.bytes().len() == header.frame_len());
     assert!(frame.extents().is_sorted_by(|a, b| a.extent().end() <= b.extent().start));
     let again = CheckedFrame::parse(frame.bytes().clone());
-    assert_eq!(again.as_ref(), Ok(&frame), "a frame is one wherever it is parsed");
+    assert_eq!(again.as_ref(), Ok(frame), "a frame is one wherever it is parsed");
     // Nobody who has no key makes one that opens; the attempt must be safe.
-    let _ = Opener::new(&sealed::key()).open_end(&frame);
+    let _ = Opener::new(&sealed::key()).open_end(frame);
     match chain {
-        None => *chain = Some(EpochChain::begin(&frame)),
-        Some(chain) => drop(chain.push(&frame)),
+        None => *chain = Some(EpochChain::begin(frame)),
+        Some(chain) => drop(chain.push(frame)),
     }
 }
 

@@ -31,10 +31,10 @@ pub(crate) fn sealer(disk: DiskId) -> Sealer {
 /// A content frame with whatever the input says; nothing if it can't be sealed so.
 pub(crate) fn content(input: &mut Input, sealer: &Sealer, link: EpochLink) -> Option<CheckedFrame> {
     let extents = extents(input);
-    let plain: usize = extents.iter().filter(|extent| extent.content == Content::Data).fold(
-        0usize,
-        |sum, extent| sum.saturating_add(extent.sectors as usize * 512),
-    );
+    let plain: usize = extents
+        .iter()
+        .filter(|extent| extent.content == Content::Data)
+        .fold(0usize, |sum, extent| sum.saturating_add(extent.sectors as usize * 512));
     if plain > 1 << 20 {
         return None;
     }
@@ -42,7 +42,7 @@ pub(crate) fn content(input: &mut Input, sealer: &Sealer, link: EpochLink) -> Op
         0 | 1 => (Codec::Raw, vec![input.pick(b"ab"); plain]),
         2 => {
             // More or less than is said, now and then.
-            let len = if input.once_in(3) { input.below(1 << 14) as usize } else { plain };
+            let len = if input.once_in(3) { input.index(1 << 14) } else { plain };
             let coded = zstd::bulk::compress(&vec![7; len], 1).expect("memory to compress");
             (Codec::Zstd, coded)
         }

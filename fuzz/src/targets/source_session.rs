@@ -49,7 +49,11 @@ pub(crate) fn run(bytes: &[u8]) {
         }
     }
     while !input.is_over() {
-        if input.once_in(2) { world.own_side(&mut input) } else { world.hostile(&mut input) }
+        if input.once_in(2) {
+            world.own_side(&mut input);
+        } else {
+            world.hostile(&mut input);
+        }
         world.take_events();
     }
 }
@@ -110,7 +114,7 @@ impl World {
                 disk,
                 request: RequestId(input.below(6)),
                 first_block: input.below(2),
-                hashes: vec![[0; 32]; usize::try_from(input.below(3)).expect("small")],
+                hashes: vec![[0; 32]; input.index(3)],
             }),
             7 => {
                 let consumed = ByteLen(input.number(4096));

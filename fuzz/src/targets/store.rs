@@ -58,8 +58,11 @@ fn root(names: &[&str]) -> StorePath {
     names.iter().fold(StorePath::root(), |path, name| path.join(name))
 }
 
+/// Makes the checksums of a file right.
+type Mend = fn(&mut [u8]);
+
 /// The files of the disk that are changed, and what mends their checksums.
-fn files() -> [(StorePath, fn(&mut [u8])); 6] {
+fn files() -> [(StorePath, Mend); 6] {
     let disk = DISK.to_string();
     let delta = |name| root(&["disks", &disk, "deltas", name]);
     [
@@ -97,20 +100,22 @@ pub(crate) fn run(bytes: &[u8]) {
 /// Changes some bytes of a file, or its length, or where it is.
 fn change(input: &mut Input, storage: &FaultyStorage) {
     let files = files();
-    let (path, mend) = &files[usize::try_from(input.below(files.len() as u64)).expect("an index")];
+    let (path, mend) = &files[input.index(files.len())];
     let Some(mut bytes) = storage.content(path) else { return };
     match input.below(8) {
-        0 => bytes.truncate(usize::try_from(input.below(bytes.len() as u64 + 1)).expect("a length")),
+        0 => {
+            bytes.truncate(input.index(bytes.len() + 1));
+        }
         1 => bytes.extend(input.bytes(256)),
         2 => {
-            let to = &files[usize::try_from(input.below(4)).expect("an index")].0;
+            let to = &files[input.index(4)].0;
             drop(storage.rename(path, to));
             return;
         }
         _ => {
             // Counted from the end now and then: trailers are there.
             let len = bytes.len() as u64;
-            let at = input.below(len.min(1 << 13).max(1));
+            let at = input.below(len.clamp(1, 1 << 13));
             let at = if input.once_in(2) { at } else { len.saturating_sub(1 + at) };
             let at = usize::try_from(at).expect("an index");
             for (byte, new) in bytes[at..].iter_mut().zip(input.bytes(24)) {

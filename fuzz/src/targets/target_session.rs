@@ -135,7 +135,7 @@ impl World {
     }
 
     fn hostile_frame(&mut self, input: &mut Input) {
-        let at = usize::try_from(input.below(DISKS.len() as u64)).expect("an index");
+        let at = input.index(DISKS.len());
         let durable = self.disks.get(&DISKS[at]).map_or(Epoch::NONE, |disk| disk.durable);
         let (stream, link) = (StreamId(input.below(6)), sealed::link(input, durable));
         match input.below(8) {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use blocks::{Bitmap, ByteLen, Coverage, DiskId, Epoch, GapReason, Generation, Geometry, Taint};
 use crossbeam_channel::Sender;
 use ebpf::device::Device;
-use ebpf::{DiskClass, TrackedDisk};
+use ebpf::{Counters, DiskClass, TrackedDisk};
 use hdrhistogram::Histogram;
 use shipper::{DiskHandle, ShipReport};
 use tracker::cut::Heat;
@@ -32,6 +32,15 @@ pub(super) fn resumed_check(tracked: &TrackedDisk) -> CrossCheck {
     match tracked.baseline() {
         [BASELINE_KEPT, offset, _, _] => CrossCheck::resume(offset.cast_signed()),
         _ => CrossCheck::default(),
+    }
+}
+
+/// The programs that count now are behind those that did: the kept offset follows. What is
+/// outstanding at rest has to be learnt anew.
+pub(super) fn follow_upgrade(tracked: &TrackedDisk, device: &Device, behind: &Counters) {
+    if let [BASELINE_KEPT, offset, _, _] = tracked.baseline() {
+        let offset = offset.wrapping_sub(device.accounting.counted(behind));
+        tracked.keep_baseline([BASELINE_KEPT, offset, 0, 0]);
     }
 }
 

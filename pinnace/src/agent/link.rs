@@ -57,15 +57,42 @@ pub(super) enum LinkCommand {
 /// What the connection tells the core.
 pub(super) enum LinkEvent {
     Up,
-    Down { reason: String },
-    Denied { reason: String },
-    Opened { disk: DiskId, durable: Epoch, confirmed: Epoch, replica: Replica },
-    Refused { disk: DiskId, code: CloseCode, detail: String },
+    Down {
+        reason: String,
+    },
+    Denied {
+        reason: String,
+    },
+    Opened {
+        disk: DiskId,
+        durable: Epoch,
+        confirmed: Epoch,
+        replica: Replica,
+    },
+    Refused {
+        disk: DiskId,
+        code: CloseCode,
+        detail: String,
+    },
     /// All of an epoch but its end is on its way, and the end follows.
-    Ending { disk: DiskId, epoch: Epoch },
-    Shipped { disk: DiskId, report: ShipReport },
-    Durable { disk: DiskId, epoch: Epoch },
-    Failed { disk: DiskId, epoch: Epoch, code: CloseCode, detail: String },
+    Ending {
+        disk: DiskId,
+        epoch: Epoch,
+    },
+    Shipped {
+        disk: DiskId,
+        report: ShipReport,
+    },
+    Durable {
+        disk: DiskId,
+        epoch: Epoch,
+    },
+    Failed {
+        disk: DiskId,
+        epoch: Epoch,
+        code: CloseCode,
+        detail: String,
+    },
 }
 
 /// How the link tells its owner what happened. Never blocks.

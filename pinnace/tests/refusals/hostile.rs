@@ -16,7 +16,7 @@ use anyhow::{Context, Result, ensure};
 use blocks::DiskId;
 use vm_tests::{Rig, Site};
 
-use crate::bystander::{Bystander, site};
+use crate::bystander::{Bystander, memory_peak, site};
 use attacker::Attacker;
 
 /// What a target may need at most, in KiB: the 512 MiB of frames that one connection may have
@@ -52,7 +52,7 @@ impl<'a> Stage<'a> {
     /// Fails unless the target is as it was.
     fn is_unharmed(&self) -> Result<()> {
         ensure!(self.site.target.id() == self.id, "the target is another process");
-        let peak = memory_peak(self.site)?;
+        let peak = memory_peak(self.site.target.id())?;
         ensure!(peak < MEMORY_MAX_KIB, "the target needed {peak} KiB");
         let (path, content) = &self.kept;
         ensure!(fs::read(path)? == *content, "a replica has changed");
@@ -60,15 +60,6 @@ impl<'a> Stage<'a> {
         ensure!(!log.contains("panicked"), "{log}");
         Ok(())
     }
-}
-
-/// The most memory that the target ever had, in KiB.
-fn memory_peak(site: &Site) -> Result<u64> {
-    let id = site.target.id().context("the target runs")?;
-    let status = fs::read_to_string(format!("/proc/{id}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
-    number.context("a process has a peak of memory")
 }
 
 /// Runs attacks against a target that has a bystander to serve, whose replica must follow and be
@@ -86,6 +77,6 @@ fn withstands(attacks: impl FnOnce(DiskId) -> Vec<Attack>) -> Result<()> {
             .and_then(|()| stage.is_unharmed())
             .with_context(|| format!("{name}\n{}", site.logs()))?;
     }
-    println!("the target needed {} KiB at most", memory_peak(&site)?);
+    println!("the target needed {} KiB at most", memory_peak(site.target.id())?);
     bystander.end(&site).with_context(|| site.logs())
 }

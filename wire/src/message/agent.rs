@@ -253,8 +253,7 @@ impl RetractPoints {
     }
 
     fn read(body: &mut Reader<'_>) -> Result<Self, LayoutError> {
-        let (disk, after, through) =
-            (DiskId(body.array()?), body.epoch()?, body.epoch()?);
+        let (disk, after, through) = (DiskId(body.array()?), body.epoch()?, body.epoch()?);
         let reason = body.u8()?;
         let unknown = LayoutError::Field { field: "reason", value: reason.into() };
         let reason = RetractReason::from_u8(reason).ok_or(unknown)?;

@@ -137,7 +137,12 @@ pub(super) fn frame(
     sequence: u64,
     (start, sectors): (u64, u32),
 ) -> Result<Vec<u8>> {
-    coded(sealer, link, (Codec::Raw, &vec![0x66; sectors as usize * 512]), (sequence, start, sectors))
+    coded(
+        sealer,
+        link,
+        (Codec::Raw, &vec![0x66; sectors as usize * 512]),
+        (sequence, start, sectors),
+    )
 }
 
 /// A content frame with this payload.

@@ -4,9 +4,7 @@ use anyhow::{Result, ensure};
 use blocks::{
     Consistency, CutMethod, CutTime, EpochKind, MonotonicNs, PointId, PointRecord, Sector,
 };
-use wire::{
-    Codec, Content, EpochEnd, EpochLink, FrameExtent, FrameSpec, Reason, Sealer, Sequence,
-};
+use wire::{Codec, Content, EpochEnd, EpochLink, FrameExtent, FrameSpec, Reason, Sealer, Sequence};
 
 use super::attacker::{Attacker, coded, end, epoch, frame, summary};
 use super::frames::forger;
@@ -70,13 +68,9 @@ fn not_all(sealer: &Sealer, link: EpochLink) -> Result<Vec<u8>> {
 fn point_of_a_part(sealer: &Sealer, link: EpochLink) -> Result<Vec<u8>> {
     let extents = [FrameExtent { start: Sector(0), sectors: 8, content: Content::Zeroes }];
     let spec = FrameSpec { link, sequence: Sequence(0), codec: Codec::Raw, extents: &extents };
-    let part = wire::EpochSummary {
-        frames: 1,
-        data_bytes: 0,
-        zero_bytes: 4096,
-        completes: false,
-    };
-    let end = sealer.seal_end(link, Sequence(1), EpochEnd { summary: part, point: Some(point(1)) })?;
+    let part = wire::EpochSummary { frames: 1, data_bytes: 0, zero_bytes: 4096, completes: false };
+    let end =
+        sealer.seal_end(link, Sequence(1), EpochEnd { summary: part, point: Some(point(1)) })?;
     Ok([&sealer.seal(&spec, &[])?[..], &end].concat())
 }
 

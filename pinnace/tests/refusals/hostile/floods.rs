@@ -5,9 +5,7 @@ use blocks::{Epoch, EpochKind, RetractReason};
 use wire::message::{OpenDisk, RetractPoints};
 use wire::{AgentMessage, EpochLink, Reason, Sealer, Text};
 
-use super::attacker::{
-    Attacker, GENERATION, SECTORS, closes, frame, key, link, open, outlives,
-};
+use super::attacker::{Attacker, GENERATION, SECTORS, closes, frame, key, link, open, outlives};
 use super::{attack, withstands};
 use crate::stranger::{End, Stranger};
 
@@ -29,8 +27,9 @@ fn floods_are_contained() -> Result<()> {
                 })
             }),
             attack("200,000 aborts", |attacker| {
-                said_over_and_over(attacker, 200_000, |disk| {
-                    AgentMessage::AbortEpoch { disk, epoch: Epoch(1) }
+                said_over_and_over(attacker, 200_000, |disk| AgentMessage::AbortEpoch {
+                    disk,
+                    epoch: Epoch(1),
                 })
             }),
             attack("more than the window", beyond_the_window),

@@ -24,8 +24,7 @@ const fn bytes(
 }
 
 use Reason::{
-    BadFrame, GenerationMismatch, ProtocolViolation, Replay, TooLarge, UnknownDisk,
-    VersionMismatch,
+    BadFrame, GenerationMismatch, ProtocolViolation, Replay, TooLarge, UnknownDisk, VersionMismatch,
 };
 
 static BYTES: [Bytes; 22] = [

@@ -28,12 +28,8 @@ fn strangers_get_nowhere() -> Result<()> {
                 }
                 attacker.is_welcome()
             }),
-            attack("an enrolment of noise", |attacker| {
-                enrols_nobody(attacker, &[0xa5; 4096])
-            }),
-            attack("an enrolment of 1 MiB", |attacker| {
-                enrols_nobody(attacker, &vec![0; 1 << 20])
-            }),
+            attack("an enrolment of noise", |attacker| enrols_nobody(attacker, &[0xa5; 4096])),
+            attack("an enrolment of 1 MiB", |attacker| enrols_nobody(attacker, &vec![0; 1 << 20])),
             attack("an enrolment without a token", |attacker| {
                 let mut request = vec![0x48, 0, 0, 0, 0x01, 0x40];
                 request.resize(0x4c, 0);
