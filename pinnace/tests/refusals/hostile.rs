@@ -23,10 +23,13 @@ use attacker::Attacker;
 /// waiting, and the runtime, the pipelines and QUIC's windows of a few connections beside them.
 const MEMORY_MAX_KIB: u64 = 640 << 10;
 
+/// What an attacker does; it fails if the target answers otherwise than it should.
+type Strike = dyn Fn(&mut Attacker<'_>) -> Result<()>;
+
 /// One attack, by its name in a table.
 struct Attack {
     name: &'static str,
-    run: Box<dyn Fn(&mut Attacker<'_>) -> Result<()>>,
+    run: Box<Strike>,
 }
 
 fn attack(name: &'static str, run: impl Fn(&mut Attacker<'_>) -> Result<()> + 'static) -> Attack {

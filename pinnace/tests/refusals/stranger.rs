@@ -106,6 +106,13 @@ impl Stranger {
         drop(self.runtime.block_on(self.control.0.write_all(bytes)));
     }
 
+    /// The same, for as long as the target takes to take them, up to `limit`; whether it did.
+    pub(crate) fn say_within(&mut self, bytes: &[u8], limit: Duration) -> bool {
+        let said = self.control.0.write_all(bytes);
+        let said = self.runtime.block_on(async { timeout(limit, said).await });
+        matches!(said, Ok(Ok(())))
+    }
+
     /// Sends bytes on a data stream of their own, as fast as the target takes them.
     pub(crate) fn send(&mut self, bytes: &[u8], end: End) -> Result<()> {
         let connection = self.connection.clone();

@@ -1,7 +1,9 @@
 //! Too much of everything, and too little: what takes memory, threads or patience of the target.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
-use blocks::{Epoch, EpochKind, RetractReason};
+use blocks::{DiskId, Epoch, EpochKind, RetractReason};
 use wire::message::{OpenDisk, RetractPoints};
 use wire::{AgentMessage, EpochLink, Reason, Sealer, Text};
 
@@ -9,6 +11,8 @@ use super::attacker::{Attacker, GENERATION, SECTORS, closes, frame, key, link, o
 use super::{attack, withstands};
 use crate::stranger::{End, Stranger};
 
+/// How long somebody goes on who says too much.
+const FLOOD: Duration = Duration::from_secs(2);
 /// As many as QUIC lets an agent open at once.
 const STREAMS: usize = 256;
 
@@ -16,21 +20,29 @@ const STREAMS: usize = 256;
 fn floods_are_contained() -> Result<()> {
     withstands(|_| {
         vec![
-            attack("a million pings", |attacker| {
-                said_over_and_over(attacker, 1 << 20, |_| AgentMessage::Ping(1))
+            attack("pings without end", |attacker| {
+                said_over_and_over(attacker, |_| AgentMessage::Ping(1))
             }),
-            attack("200,000 retractions", |attacker| {
-                said_over_and_over(attacker, 200_000, |disk| {
+            attack("retractions without end", |attacker| {
+                said_over_and_over(attacker, |disk| {
                     let (after, through) = (Epoch::NONE, Epoch(1));
                     let reason = RetractReason::Gap;
                     AgentMessage::RetractPoints(RetractPoints { disk, after, through, reason })
                 })
             }),
-            attack("200,000 aborts", |attacker| {
-                said_over_and_over(attacker, 200_000, |disk| AgentMessage::AbortEpoch {
+            attack("aborts without end", |attacker| {
+                said_over_and_over(attacker, |disk| AgentMessage::AbortEpoch {
                     disk,
                     epoch: Epoch(1),
                 })
+            }),
+            attack("disks without end, all too large", |attacker| {
+                let mut stranger = attacker.introduced()?;
+                for _ in 0..2000 {
+                    let request = AgentMessage::OpenDisk(open(attacker.fresh_disk(), 1 << 44)?);
+                    stranger.say_within(&request.encode(), FLOOD);
+                }
+                outlives(attacker, stranger)
             }),
             attack("more than the window", beyond_the_window),
             attack("an epoch that is always about to come", waiting_for_the_first),
@@ -56,17 +68,13 @@ fn floods_are_contained() -> Result<()> {
     })
 }
 
-/// Says something about an open disk so many times, and leaves.
-fn said_over_and_over(
-    attacker: &mut Attacker<'_>,
-    times: usize,
-    say: fn(blocks::DiskId) -> AgentMessage,
-) -> Result<()> {
+/// Says something about an open disk again and again, and listens to no answer.
+fn said_over_and_over(attacker: &mut Attacker<'_>, say: fn(DiskId) -> AgentMessage) -> Result<()> {
     let mut hold = attacker.foothold()?;
     let bytes = say(hold.disk).encode().repeat(1000);
-    for _ in 0..times / 1000 {
-        hold.stranger.say(&bytes);
-    }
+    let began = Instant::now();
+    while began.elapsed() < FLOOD && hold.stranger.say_within(&bytes, FLOOD) {}
+    attacker.is_not_alone()?;
     outlives(attacker, hold.stranger)
 }
 

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail, ensure};
 use blocks::{DiskId, Epoch, MachineId};
 use wire::message::{Features, Forget, HashRequest, Hello, RequestId, VersionRange};
-use wire::session::{DISKS_MAX, HASH_REQUESTS_MAX, SourceEvent};
+use wire::session::{HASH_REQUESTS_MAX, SourceEvent};
 use wire::{AgentMessage, Reason, Sealer, Text};
 
 use super::attacker::{Attacker, GENERATION, SECTORS, closes, epoch, key, open};
@@ -41,12 +41,12 @@ const fn words(
 use After::{Nothing, Opening, Welcome};
 use Reason::{NotAuthenticated, ProtocolViolation, TooLarge, UnknownDisk, VersionMismatch};
 
-static WORDS: [Words; 33] = [
+static WORDS: [Words; 32] = [
     words("a later version", Nothing, |_| hello(MachineId([1; 16]), 2), VersionMismatch),
     words("another machine's name", Nothing, |_| hello(MachineId([1; 16]), 1), NotAuthenticated),
     words("a message of 4 GiB", Nothing, |_| vec![0xff; 4096], TooLarge),
     words("a message without a type", Nothing, |_| vec![1, 0, 0, 0, 7], ProtocolViolation),
-    words("a disk before the hello", Nothing, |disk| opening(disk), ProtocolViolation),
+    words("a disk before the hello", Nothing, opening, ProtocolViolation),
     words("a ping before the hello", Nothing, |_| said(&AgentMessage::Ping(1)), ProtocolViolation),
     words("the target's own words", Nothing, |_| raw(0x8009, &[0; 8]), ProtocolViolation),
     words("a second hello", Welcome, |_| hello(MachineId([1; 16]), 1), ProtocolViolation),
@@ -64,12 +64,11 @@ static WORDS: [Words; 33] = [
     words("a name of 64 KiB", Welcome, |d| named(d, u16::MAX, b"x"), ProtocolViolation),
     words("a name of half a letter", Welcome, |d| named(d, 1, &[0xc3]), ProtocolViolation),
     words("a name with an escape", Welcome, |d| named(d, 4, b"\x1b[2J"), ProtocolViolation),
-    words("more disks than a session has", Welcome, |_| disks(DISKS_MAX + 1), ProtocolViolation),
     words("hashes of an unknown disk", Welcome, |d| hashes(d, 0, [1]), UnknownDisk),
     words("the end of an unknown epoch", Welcome, |d| said(&abort(d)), UnknownDisk),
     words("the end of an unknown disk", Welcome, |d| said(&close(d)), UnknownDisk),
     words("points of an unknown disk", Welcome, |d| said(&confirm(d, 0)), UnknownDisk),
-    words("a disk twice", Opening, |disk| opening(disk), ProtocolViolation),
+    words("a disk twice", Opening, opening, ProtocolViolation),
     words("hashes past the end", Opening, |d| hashes(d, SECTORS / 128, [1]), ProtocolViolation),
     words("hashes without end", Opening, |d| hashes(d, u64::MAX, [1]), ProtocolViolation),
     words("one number for two", Opening, |d| hashes(d, 0, [1, 1]), ProtocolViolation),
@@ -113,16 +112,6 @@ fn shaped(disk: DiskId, sectors: u64, logical_block: u32, chunk: u32) -> Vec<u8>
 fn named(disk: DiskId, len: u16, name: &[u8]) -> Vec<u8> {
     let before = &opening(disk)[6..86];
     raw(2, &[before, &len.to_le_bytes(), name].concat())
-}
-
-/// So many disks, all too large to be taken: nothing is made for them.
-fn disks(count: usize) -> Vec<u8> {
-    let disk = |number: usize| {
-        let mut id = [0x22; 16];
-        id[..8].copy_from_slice(&(number as u64).to_le_bytes());
-        shaped(DiskId(id), 1 << 44, 512, 4096)
-    };
-    (0..count).flat_map(disk).collect()
 }
 
 fn hashes(disk: DiskId, first_block: u64, numbers: impl IntoIterator<Item = u64>) -> Vec<u8> {
