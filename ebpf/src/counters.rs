@@ -33,6 +33,31 @@ impl Counters {
         self.written + self.discarded + self.other
     }
 
+    /// What was counted since the counters were `earlier`.
+    pub(crate) const fn since(&self, earlier: &Self) -> Self {
+        Self {
+            written: self.written.wrapping_sub(earlier.written),
+            discarded: self.discarded.wrapping_sub(earlier.discarded),
+            other: self.other.wrapping_sub(earlier.other),
+            events: self.events.wrapping_sub(earlier.events),
+            ring_lost: self.ring_lost.wrapping_sub(earlier.ring_lost),
+            issued: self.issued.wrapping_sub(earlier.issued),
+        }
+    }
+
+    /// The lesser of each. They may be a little below zero, and wrapped.
+    pub(crate) fn least(&self, other: &Self) -> Self {
+        let least = |a: u64, b: u64| a.cast_signed().min(b.cast_signed()).cast_unsigned();
+        Self {
+            written: least(self.written, other.written),
+            discarded: least(self.discarded, other.discarded),
+            other: least(self.other, other.other),
+            events: least(self.events, other.events),
+            ring_lost: least(self.ring_lost, other.ring_lost),
+            issued: least(self.issued, other.issued),
+        }
+    }
+
     /// What was issued and is not yet done.
     ///
     /// When nothing is in flight this is a constant of the disk: zero, or less by what was in flight

@@ -30,7 +30,10 @@ use crate::{
     ring::RingReader,
     sys,
     table::DiskTable,
+    upgrade::{self, Behind, UpgradeError},
 };
+
+mod detached;
 
 /// How the programs came to be in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,6 +145,7 @@ impl Tracking {
         options: LoadOptions,
     ) -> Result<(Self, Attached), LoadError> {
         let pins = Pins::open(directory)?;
+        upgrade::recover(&pins)?;
         if let Found::Complete = load::inspect(&pins)? {
             let mut tracking = Self::open(pins)?;
             if tracking.take_up_disks()? {
@@ -184,6 +188,29 @@ impl Tracking {
             disks: BTreeMap::new(),
             pins,
         })
+    }
+
+    /// Whether the programs in the kernel are those that this process would load.
+    pub fn is_current(&self) -> bool {
+        upgrade::is_current(&self.pins)
+    }
+
+    /// Puts the programs of this build in the place of those in the kernel, without a moment in which
+    /// a write is not marked. Under load this may take about a second.
+    ///
+    /// Counters of the disks begin anew, [`Behind`] what they were. Handles on disks and on the
+    /// conflict table that were taken before must no longer be used.
+    ///
+    /// # Errors
+    /// The old programs go on then, and are found by [`Self::open_or_load`]; or the new ones do, if
+    /// what failed came after they were all attached.
+    pub fn upgrade(self) -> Result<(Self, Behind), UpgradeError> {
+        let disks: Vec<TrackedDisk> = self.disks().cloned().collect();
+        let Self { pins, .. } = self;
+        let behind = upgrade::upgrade(&pins, &disks)?;
+        let mut upgraded = Self::open(pins)?;
+        upgraded.take_up_disks()?;
+        Ok((upgraded, behind))
     }
 
     /// Starts tracking a disk. Its bitmap is live when this returns: every write acknowledged from

@@ -178,6 +178,9 @@ impl Record {
 
     /// The invariants of the module's head.
     fn check(self) -> Result<Self, RecordError> {
+        if self.state.last_durable > Epoch::MAX {
+            return Err(RecordError::Field("last durable epoch"));
+        }
         if self.folded > self.state.last_durable {
             return Err(RecordError::Field("folded epoch"));
         }

@@ -255,7 +255,13 @@ impl DiskTracker {
     /// Nothing in flight will be acknowledged: all of it is dirty again, and a gap that an epoch
     /// in flight was to close is open again.
     pub fn handle_abort(&mut self) {
-        while let Some(flight) = self.in_flight.pop_back() {
+        self.abort_after(Epoch::NONE);
+    }
+
+    /// The same for the epochs in flight after this one. Those that were never sent whole are
+    /// dirty, whatever a target says it holds.
+    pub fn abort_after(&mut self, epoch: Epoch) {
+        while let Some(flight) = self.in_flight.pop_back_if(|flight| flight.epoch > epoch) {
             if !Mutant::AbortForgets.is_on() {
                 self.active.union_with(&flight.chunks);
             }

@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::UdpSocket,
+    net::{SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     time::Duration,
@@ -45,6 +45,8 @@ pub struct Site {
     pub target: Daemon,
     /// The path between the two.
     pub relay: Relay,
+    /// Where the target listens, behind the relay.
+    pub listen: SocketAddr,
     program: PathBuf,
     dir: PathBuf,
     store: PathBuf,
@@ -102,8 +104,18 @@ impl Site {
         let enroll = ["agent", "enroll", &address, "--token", token.trim()];
         checked(&program, &agent_config, &enroll)?;
         let agent = Daemon::start(rig, role("agent", &agent_config, spec.agent_variables.clone()))?;
-        let site =
-            Self { agent, target, relay, program, dir, store, agent_config, target_config, pins };
+        let site = Self {
+            agent,
+            target,
+            relay,
+            listen,
+            program,
+            dir,
+            store,
+            agent_config,
+            target_config,
+            pins,
+        };
         wait_until("the agent", PATIENCE, || Ok(site.status().ok()))
             .with_context(|| site.agent.log().unwrap_or_default())?;
         Ok(site)

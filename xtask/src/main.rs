@@ -13,6 +13,8 @@ mod demo;
 #[path = "../../benches/src/document.rs"]
 mod document;
 mod figures;
+mod endurance;
+mod fuzz;
 mod machine;
 mod mutants;
 mod packages;
@@ -54,8 +56,10 @@ enum Task {
     Mutants(mutants::Mutants),
     /// Count what the tests of recovery points try: runs, crashes, failures, kills.
     Figures(figures::Figures),
-    /// All kernels by all kinds of disks, the counts above in large numbers, then new seeds of the
-    /// simulation until the time is over.
+    /// Search inputs that break a decoder.
+    Fuzz(fuzz::Wanted),
+    /// All kernels by all kinds of disks, the counts above in large numbers, a thousand kills and
+    /// upgrades, long fuzzing, then new seeds of the simulation until the time is over.
     Nightly(sim::Night),
     /// Boot Debian's kernels, and check that no write to any kind of disk is missed.
     Vm(vm::Wanted),
@@ -71,6 +75,13 @@ struct Consent {
     yes: bool,
 }
 
+/// The task `nightly`: what takes too long for every change, the shorter before the longer.
+fn nightly(wanted: &sim::Night) -> Result<()> {
+    vm::in_full()?;
+    endurance::run()?;
+    sim::nightly(wanted)
+}
+
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Setup(consent) => setup::run(packages::Purpose::Test, consent),
@@ -82,7 +93,8 @@ fn main() -> ExitCode {
         Task::Sim(wanted) => sim::run(&wanted),
         Task::Mutants(wanted) => mutants::run(&wanted),
         Task::Figures(wanted) => figures::run(&wanted),
-        Task::Nightly(wanted) => vm::in_full().and_then(|()| sim::nightly(&wanted)),
+        Task::Fuzz(wanted) => fuzz::run(&wanted),
+        Task::Nightly(wanted) => nightly(&wanted),
         Task::Vm(wanted) => vm::run(&wanted),
         Task::Ci(consent) => ci::run(consent),
     };

@@ -104,6 +104,7 @@ const NEEDS: &[Need] = &[
         "debian-archive-keyring",
         "debian-keyring"
     ),
+    need!(Test, Program("c++"), "builds the fuzzers' engine", "build-essential", "gcc-c++"),
     need!(Test, Program("nbdcopy"), "reads what is exported", "libnbd-bin", "libnbd"),
     need!(Test, Program("nbdsh"), "reads what is exported", "python3-libnbd", "python3-libnbd"),
     need!(Test, Program("qemu-img"), "compares and converts images", "qemu-utils", "qemu-img"),

@@ -39,7 +39,7 @@ pub(crate) fn run_tests() -> Result<()> {
 }
 
 /// Lets cargo start test programs through sudo if this is not root.
-fn with_root(tests: &mut Command) -> Result<&mut Command> {
+pub(crate) fn with_root(tests: &mut Command) -> Result<&mut Command> {
     if !is_root() {
         ensure!(is_installed("sudo"), "tests of real disks need root: run this as root");
         let architecture = env::consts::ARCH.to_uppercase();

@@ -8,9 +8,9 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use blocks::{ByteLen, DiskId, MachineId};
+use blocks::{ByteLen, DiskId, MachineId, Slot};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use ebpf::Tracking;
+use ebpf::{Counters, Tracking};
 use shipper::Engine;
 use tracker::hrl::LogState;
 
@@ -59,6 +59,8 @@ pub(super) struct Core {
     pub(super) target: Option<String>,
     pub(super) boot_id: [u8; 16],
     pub(super) tracking: Option<Tracking>,
+    /// Of disks that are yet to be taken up: what the programs of another build had counted.
+    pub(super) behind: BTreeMap<Slot, Counters>,
     pub(super) engine: Engine,
     pub(super) disks: BTreeMap<DiskId, ProtectedDisk>,
     /// Recorded disks that could not be taken up.

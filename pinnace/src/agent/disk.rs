@@ -11,7 +11,7 @@ use blocks::{
 use control::EpochRetry;
 use crossbeam_channel::Sender;
 use ebpf::device::Device;
-use ebpf::{DiskClass, TrackedDisk};
+use ebpf::{Counters, DiskClass, TrackedDisk};
 use hdrhistogram::Histogram;
 use shipper::{DiskHandle, ShipReport};
 use tracker::cut::Heat;
@@ -40,6 +40,15 @@ pub(super) fn resumed_check(tracked: &TrackedDisk) -> CrossCheck {
     match tracked.baseline() {
         [BASELINE_KEPT, offset, _, _] => CrossCheck::resume(offset.cast_signed()),
         _ => CrossCheck::default(),
+    }
+}
+
+/// The programs that count now are behind those that did: the kept offset follows. What is
+/// outstanding at rest has to be learnt anew.
+pub(super) fn follow_upgrade(tracked: &TrackedDisk, device: &Device, behind: &Counters) {
+    if let [BASELINE_KEPT, offset, _, _] = tracked.baseline() {
+        let offset = offset.wrapping_sub(device.accounting.counted(behind));
+        tracked.keep_baseline([BASELINE_KEPT, offset, 0, 0]);
     }
 }
 
@@ -150,6 +159,8 @@ pub(super) struct Sent {
     pub(super) rate: ByteLen,
     pub(super) last_durable: Option<jiff::Timestamp>,
     pub(super) gaps: u64,
+    /// The newest epoch of this process whose end was let go.
+    pub(super) ended: Epoch,
     sealed: VecDeque<(Epoch, Instant)>,
     /// From seal to durable acknowledgement, in microseconds.
     latency: Histogram<u64>,
@@ -164,6 +175,7 @@ impl Sent {
             rate: ByteLen(0),
             last_durable: None,
             gaps: 0,
+            ended: Epoch::NONE,
             sealed: VecDeque::new(),
             latency: latency.expect("bounds of 1 and more, three digits"),
         }

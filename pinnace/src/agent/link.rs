@@ -76,6 +76,11 @@ pub(super) enum LinkEvent {
         detail: String,
         replica: Option<Generation>,
     },
+    /// All of an epoch but its end is on its way, and the end follows.
+    Ending {
+        disk: DiskId,
+        epoch: Epoch,
+    },
     Shipped {
         disk: DiskId,
         report: ShipReport,

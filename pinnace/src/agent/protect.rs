@@ -19,7 +19,9 @@ use wire::DataKey;
 
 use super::clock::now;
 use super::core::Core;
-use super::disk::{Pass, ProtectedDisk, Retry, Sent, Session, resumed_check, resumed_confirmation};
+use super::disk::{
+    Pass, ProtectedDisk, Retry, Sent, Session, follow_upgrade, resumed_check, resumed_confirmation,
+};
 use super::points::DiskPoints;
 use super::state::{DiskRecord, Refusal, Standing};
 use super::{content, own_store, recorded};
@@ -199,6 +201,9 @@ pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> R
     }
     let source = DiskSource { id, path: device.path.clone(), geometry };
     let handle = core.engine.add_disk(source).context("opening the disk for reading")?;
+    if let Some(behind) = core.behind.remove(&tracked.slot()) {
+        follow_upgrade(&tracked, &device, &behind);
+    }
     let check = resumed_check(&tracked);
     let points = DiskPoints::new(resumed_confirmation(&tracked));
     let tracker = DiskTracker::new(geometry, start, now());
@@ -270,7 +275,8 @@ fn track(core: &mut Core, spec: &DiskSpec) -> Result<(TrackedDisk, Pins)> {
     let tracking = match &mut core.tracking {
         Some(tracking) => tracking,
         none => {
-            let loaded = Tracking::open_or_load(&core.config.pin_dir);
+            let config = &core.config;
+            let loaded = Tracking::open_or_load_with(&config.pin_dir, config.tracking);
             none.insert(loaded.context("loading the tracking programs")?.0)
         }
     };

@@ -172,6 +172,19 @@ fn an_epoch_that_was_given_up_and_is_durable_after_all_is_built_on() {
 }
 
 #[test]
+fn a_target_that_claims_what_was_never_sent_whole_makes_nothing_clean() {
+    let mut tracker = following();
+    let sealed = tracker.seal_epoch(&harvest(20, [2, 7]), POLICY).unwrap();
+    // Its end was not let go when the connection broke; the target says that it has it.
+    tracker.abort_after(tracker.acked());
+    let released = tracker.handle_resume(sealed.epoch(), Replica::Follows, MonotonicNs(30));
+    assert!(released.is_empty(), "{released:?} would be lost");
+    let again = tracker.seal_epoch(&harvest(40, []), POLICY).unwrap();
+    assert!(again.epoch() > sealed.epoch());
+    assert_eq!(again.chunks(), sealed.chunks());
+}
+
+#[test]
 fn a_replica_older_than_it_acknowledged_is_compared() {
     let mut tracker = following();
     tracker.handle_resume(Epoch(3), Replica::Follows, MonotonicNs(30));

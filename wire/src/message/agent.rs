@@ -258,8 +258,7 @@ impl RetractPoints {
     }
 
     fn read(body: &mut Reader<'_>) -> Result<Self, LayoutError> {
-        let (disk, after, through) =
-            (DiskId(body.array()?), Epoch(body.u64()?), Epoch(body.u64()?));
+        let (disk, after, through) = (DiskId(body.array()?), body.epoch()?, body.epoch()?);
         let reason = body.u8()?;
         let unknown = LayoutError::Field { field: "reason", value: reason.into() };
         let reason = RetractReason::from_u8(reason).ok_or(unknown)?;
@@ -271,7 +270,7 @@ impl RetractPoints {
 }
 
 fn read_confirm(body: &mut Reader<'_>) -> Result<AgentMessage, LayoutError> {
-    Ok(AgentMessage::ConfirmPoints { disk: DiskId(body.array()?), through: Epoch(body.u64()?) })
+    Ok(AgentMessage::ConfirmPoints { disk: DiskId(body.array()?), through: body.epoch()? })
 }
 
 fn read_geometry(body: &mut Reader<'_>) -> Result<Geometry, LayoutError> {
@@ -283,7 +282,7 @@ fn read_geometry(body: &mut Reader<'_>) -> Result<Geometry, LayoutError> {
 }
 
 fn read_abort(body: &mut Reader<'_>) -> Result<AgentMessage, LayoutError> {
-    Ok(AgentMessage::AbortEpoch { disk: DiskId(body.array()?), epoch: Epoch(body.u64()?) })
+    Ok(AgentMessage::AbortEpoch { disk: DiskId(body.array()?), epoch: body.epoch()? })
 }
 
 fn read_close(body: &mut Reader<'_>) -> Result<AgentMessage, LayoutError> {

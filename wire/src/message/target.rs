@@ -214,8 +214,8 @@ impl DiskOpened {
         Ok(Self {
             disk: DiskId(body.array()?),
             generation: Generation(body.array()?),
-            last_durable: Epoch(body.u64()?),
-            confirmed: Epoch(body.u64()?),
+            last_durable: body.epoch()?,
+            confirmed: body.epoch()?,
             state: match body.u8()? {
                 0 => ReplicaState::Empty,
                 1 => ReplicaState::Partial,
@@ -256,7 +256,7 @@ impl EpochFailed {
     fn read(body: &mut Reader<'_>) -> Result<Self, LayoutError> {
         Ok(Self {
             disk: DiskId(body.array()?),
-            epoch: Epoch(body.u64()?),
+            epoch: body.epoch()?,
             code: CloseCode::from_number(body.u32()?),
             detail: body.text()?,
         })
@@ -287,13 +287,13 @@ impl Hashes {
 }
 
 fn read_durable(body: &mut Reader<'_>) -> Result<TargetMessage, LayoutError> {
-    Ok(TargetMessage::EpochDurable { disk: DiskId(body.array()?), epoch: Epoch(body.u64()?) })
+    Ok(TargetMessage::EpochDurable { disk: DiskId(body.array()?), epoch: body.epoch()? })
 }
 
 fn read_credit(body: &mut Reader<'_>) -> Result<TargetMessage, LayoutError> {
     Ok(TargetMessage::Credit {
         disk: DiskId(body.array()?),
-        epoch: Epoch(body.u64()?),
+        epoch: body.epoch()?,
         consumed: ByteLen(body.u64()?),
     })
 }

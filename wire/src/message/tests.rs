@@ -338,3 +338,19 @@ proptest! {
         prop_assert_eq!(AgentMessage::decode(&envelope(&hello.encode())), Ok(hello));
     }
 }
+
+#[test]
+fn an_epoch_that_none_can_follow_is_refused() {
+    let decode = |epoch| {
+        let message = TargetMessage::EpochDurable { disk: DISK, epoch };
+        let mut decoder = MessageDecoder::new();
+        decoder.push(&message.encode());
+        TargetMessage::decode(&decoder.next_message().unwrap().unwrap())
+    };
+    assert!(decode(Epoch::MAX).is_ok());
+    let epoch = Epoch(Epoch::MAX.0 + 1);
+    let source = LayoutError::Field { field: "epoch", value: epoch.0 };
+    assert!(
+        matches!(decode(epoch), Err(MessageError::Layout { source: found, .. }) if found == source)
+    );
+}

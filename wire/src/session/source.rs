@@ -174,6 +174,14 @@ impl SourceSession {
         }
     }
 
+    /// The end frame of an epoch is about to be sent. Until then nobody can have it whole, and a
+    /// target that calls it durable lies.
+    pub fn handle_ending(&mut self, disk: DiskId, epoch: Epoch) {
+        if let Ok(disk) = self.open(disk) {
+            disk.end(epoch);
+        }
+    }
+
     /// Asks for hashes of the replica's blocks of [`COMPARE_BLOCK`](crate::COMPARE_BLOCK) bytes.
     pub fn request_hashes(
         &mut self,

@@ -76,8 +76,8 @@ pub enum Violation {
     /// Points are confirmed of an epoch that is not durable.
     #[error("points are confirmed up to epoch {0}, which is not durable")]
     ConfirmedEarly(Epoch),
-    /// An epoch is said to be durable before the one it follows.
-    #[error("epoch {0} is said to be durable out of order")]
+    /// An epoch is said to be durable before the one it follows, or before all of it was sent.
+    #[error("epoch {0} is said to be durable out of order, or before all of it was sent")]
     DurableOutOfOrder(Epoch),
 }
 

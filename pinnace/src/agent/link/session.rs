@@ -8,13 +8,13 @@ use blocks::{ByteLen, DiskId, Epoch, MachineId};
 use control::FailureClass;
 use crossbeam_channel::Sender;
 use quinn::{Connection, RecvStream, SendStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tracker::Replica;
 use wire::message::{Features, Forget, ReplicaState, RequestId, VersionRange};
 use wire::session::{SourceConfig, SourceEvent, SourceSession};
 use wire::{Reason, Text};
 
-use super::epoch::{self, FromEpoch};
+use super::epoch::{self, FromEpoch, Waiting};
 use super::{Ended, LinkCommand, LinkEvent, Opened, Tell, class_of, ended};
 
 /// Control bytes read at once.
@@ -34,11 +34,6 @@ pub(super) struct Session<'a> {
     /// later one may have to wait for it at the target, and would hold the room it needs.
     sending: BTreeMap<DiskId, BTreeMap<Epoch, Option<Waiting>>>,
     hashes: BTreeMap<RequestId, Sender<Vec<[u8; 32]>>>,
-}
-
-struct Waiting {
-    len: ByteLen,
-    granted: oneshot::Sender<()>,
 }
 
 impl<'a> Session<'a> {
@@ -202,9 +197,8 @@ impl<'a> Session<'a> {
 
     fn told(&mut self, told: FromEpoch) {
         match told {
-            FromEpoch::Wants { disk, epoch, len, granted } => {
-                let sending = self.sending.entry(disk).or_default();
-                sending.insert(epoch, Some(Waiting { len, granted }));
+            FromEpoch::Wants { disk, epoch, waiting } => {
+                self.sending.entry(disk).or_default().insert(epoch, Some(waiting));
             }
             FromEpoch::Shipped { disk, report } => {
                 self.no_longer_sending(disk, report.epoch);
@@ -226,6 +220,11 @@ impl<'a> Session<'a> {
             let room = self.session.room(*disk);
             if let Some(next) = waiting.take_if(|next| next.len <= room) {
                 self.session.handle_sending(*disk, *epoch, next.len);
+                if next.is_end {
+                    self.session.handle_ending(*disk, *epoch);
+                    // Before it goes, so before anybody can say in truth that he has it.
+                    (self.tell)(LinkEvent::Ending { disk: *disk, epoch: *epoch });
+                }
                 // A sender that has given up meanwhile has reset its stream.
                 let _ = next.granted.send(());
             }

@@ -29,6 +29,8 @@ struct InFlight {
     follows: Epoch,
     /// Bytes sent that no credit came back for.
     unconsumed: u64,
+    /// Whether its end frame was sent.
+    ended: bool,
     fate: Fate,
 }
 
@@ -59,7 +61,8 @@ impl OpenDisk {
     pub(super) fn begin(&mut self, epoch: Epoch) -> Result<Epoch, SourceError> {
         let follows = self.follows(epoch)?;
         self.newest = epoch;
-        self.in_flight.insert(epoch, InFlight { follows, unconsumed: 0, fate: Fate::Sent });
+        let begun = InFlight { follows, unconsumed: 0, ended: false, fate: Fate::Sent };
+        self.in_flight.insert(epoch, begun);
         Ok(follows)
     }
 
@@ -102,6 +105,12 @@ impl OpenDisk {
         }
     }
 
+    pub(super) fn end(&mut self, epoch: Epoch) {
+        if let Some(it) = self.in_flight.get_mut(&epoch) {
+            it.ended = true;
+        }
+    }
+
     pub(super) fn room(&self, window: ByteLen) -> ByteLen {
         let unconsumed = self.in_flight.values().map(|it| it.unconsumed).sum();
         ByteLen(window.0.saturating_sub(unconsumed))
@@ -118,7 +127,7 @@ impl OpenDisk {
 
     pub(super) fn durable(&mut self, epoch: Epoch) -> Result<(), Violation> {
         match self.in_flight.remove(&epoch) {
-            Some(it) if it.follows == self.durable && it.fate != Fate::Doomed => {
+            Some(it) if it.ended && it.follows == self.durable && it.fate != Fate::Doomed => {
                 self.durable = epoch;
                 Ok(())
             }

@@ -119,6 +119,9 @@ impl Pair {
     /// Gives frames to the target, as if they came on a stream.
     pub(super) fn deliver(&mut self, stream: u64, frames: &[CheckedFrame]) {
         for frame in frames {
+            if frame.header().is_end() {
+                self.source.handle_ending(frame.header().disk, frame.header().epoch);
+            }
             self.target.handle_frame(StreamId(stream), frame.clone());
         }
     }
