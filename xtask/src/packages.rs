@@ -40,6 +40,8 @@ enum Probe {
     Versioned(&'static str),
     /// A program that loads kernel modules, unless what they bring is there already.
     Loader(&'static str),
+    /// A PostgreSQL server, which Debian keeps in a directory for each version.
+    Postgres(&'static str),
     /// A header below `/usr/include`.
     Header(&'static str),
     /// A library for linking.
@@ -102,6 +104,8 @@ const NEEDS: &[Need] = &[
     need!(Bench, Program("rsync"), "is measured against", "rsync", "rsync"),
     need!(Bench, Program("nc"), "is measured against", "netcat-openbsd", "netcat"),
     need!(Bench, Program("zstd"), "is measured against", "zstd", "zstd"),
+    need!(Bench, Postgres("initdb"), "is recovered", "postgresql", "postgresql-server"),
+    need!(Bench, Program("psql"), "is recovered", "postgresql-client", "postgresql"),
 ];
 
 const LIBRARY_DIRECTORIES: &[&str] = &[
@@ -142,6 +146,7 @@ impl Need {
             Probe::Program(name)
             | Probe::Versioned(name)
             | Probe::Loader(name)
+            | Probe::Postgres(name)
             | Probe::Header(name)
             | Probe::Library(name) => name,
         }
@@ -163,10 +168,17 @@ impl Probe {
             Self::Program(name) => is_installed(name),
             Self::Versioned(name) => is_installed(name) || is_installed_by_version(name),
             Self::Loader(name) => is_installed(name) || machine::makes_disks(),
+            Self::Postgres(name) => is_installed(name) || is_in_a_version(name),
             Self::Header(name) => below("/usr/include", name) || below("/usr/local/include", name),
             Self::Library(name) => LIBRARY_DIRECTORIES.iter().any(|path| below(path, name)),
         }
     }
+}
+
+/// Whether a version of PostgreSQL in a directory of its own has this program.
+fn is_in_a_version(program: &str) -> bool {
+    let versions = Path::new("/usr/lib/postgresql").read_dir().into_iter().flatten().flatten();
+    versions.map(|version| version.path().join("bin").join(program)).any(|path| path.is_file())
 }
 
 #[cfg(test)]
