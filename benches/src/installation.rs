@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use vm_tests::{Daemon, DaemonSpec, Mounted, Rig, pinnace_binary, wait_until};
+use vm_tests::{Daemon, DaemonSpec, Mounted, NO_POINTS, Rig, pinnace_binary, wait_until};
 
 /// Long enough for any daemon to start on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -62,7 +62,7 @@ impl Installation {
         let (state, socket) = (dir.join("agent"), dir.join("agent.sock"));
         let pin_dir = pins.path().join("pinnace");
         let text = format!(
-            "state_dir = {state:?}\nsocket = {socket:?}\npin_dir = {pin_dir:?}\n{settings}\n"
+            "state_dir = {state:?}\nsocket = {socket:?}\npin_dir = {pin_dir:?}\n{settings}\n{NO_POINTS}"
         );
         let agent_config = dir.join("agent.toml");
         fs::write(&agent_config, text)?;

@@ -8,19 +8,24 @@ use serde::{Deserialize, Serialize};
 
 /// What a figure is worth nothing without.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
-pub(crate) struct Machine {
-    pub(crate) processor: String,
-    pub(crate) processors: usize,
-    pub(crate) memory_mebibytes: u64,
-    pub(crate) kernel: String,
-    pub(crate) when: jiff::Timestamp,
+pub struct Machine {
+    /// The model of its processors.
+    pub processor: String,
+    /// How many it has.
+    pub processors: usize,
+    /// Its memory in MiB.
+    pub memory_mebibytes: u64,
+    /// The release of its kernel.
+    pub kernel: String,
+    /// When this was asked.
+    pub when: jiff::Timestamp,
     /// The commit that was built, with `+` if the tree differed from it.
-    pub(crate) revision: String,
+    pub revision: String,
 }
 
 impl Machine {
     /// This machine, now.
-    pub(crate) fn here() -> Self {
+    pub fn here() -> Self {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let memory = field(&read("/proc/meminfo"), "MemTotal");
         let memory = memory.split(' ').next().and_then(|kib| kib.parse::<u64>().ok());

@@ -15,14 +15,13 @@ mod content;
 mod delta;
 mod initial;
 mod installation;
-mod machine;
 mod memory;
 mod record;
 mod report;
 mod rival;
 mod tracking;
 
-use machine::Machine;
+use benches::{figures, machine::Machine};
 use record::{Record, Series, Verdict};
 
 /// Measure Pinnace, against other tools where there are any.
@@ -114,13 +113,13 @@ fn keep(name: &str, findings: Findings, directory: &Path) -> Result<()> {
     for verdict in &record.verdicts {
         eprintln!("  {}", report::line(verdict));
     }
-    record.write(directory)
+    figures::write(directory, &record.name, &record)
 }
 
 fn write_report(options: &Options) -> Result<()> {
     let mut records = Vec::new();
     for benchmark in &BENCHMARKS {
-        records.extend(Record::read(&options.figures, benchmark.name)?);
+        records.extend(figures::read::<Record>(&options.figures, benchmark.name)?);
     }
     report::write(&options.report, &records)
 }

@@ -3,13 +3,9 @@
 //! Every ratio is of two figures of one round, so that what disturbs the machine for longer than a
 //! round disturbs both. The verdict is on the median.
 
-use std::fs;
-use std::path::Path;
-
-use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::machine::Machine;
+use benches::machine::Machine;
 
 /// Everything one benchmark found, as it is kept in its file.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -103,28 +99,6 @@ impl Verdict {
     pub(crate) fn new(what: &str, unit: Unit, values: &[f64], bar: Bar) -> Self {
         let spread = Spread::of(values);
         Self { what: what.into(), unit, spread, bar, met: bar.is_met_by(spread.median) }
-    }
-}
-
-impl Record {
-    /// Keeps it in `directory`, in place of what an earlier run kept.
-    pub(crate) fn write(&self, directory: &Path) -> Result<()> {
-        fs::create_dir_all(directory)?;
-        let path = directory.join(format!("{}.json", self.name));
-        let json = serde_json::to_vec_pretty(self).context("a record as JSON")?;
-        fs::write(&path, json).with_context(|| format!("writing {}", path.display()))
-    }
-
-    /// What the last run of the benchmark `name` kept, if one did.
-    pub(crate) fn read(directory: &Path, name: &str) -> Result<Option<Self>> {
-        let path = directory.join(format!("{name}.json"));
-        match fs::read(&path) {
-            Ok(json) => serde_json::from_slice(&json)
-                .map(Some)
-                .with_context(|| format!("reading {}", path.display())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
-        }
     }
 }
 

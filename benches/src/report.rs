@@ -1,25 +1,18 @@
 //! The tables in the document on performance.
-//!
-//! They stand between two marks; what people have written around them is left alone.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
+use benches::document;
 
 use crate::record::{Bar, Record, Spread, Unit, Verdict};
 
-const BEGIN: &str = "<!-- written by cargo xtask bench; what is changed here is lost -->";
-const END: &str = "<!-- end of what cargo xtask bench writes -->";
+const COMMAND: &str = "cargo xtask bench";
 
 /// Writes the tables of `records` between the marks of a document.
 pub(crate) fn write(path: &Path, records: &[Record]) -> Result<()> {
-    let document =
-        fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
-    let written = replace(&document, &tables(records))
-        .with_context(|| format!("{} has no marks for the tables", path.display()))?;
-    fs::write(path, written).with_context(|| format!("writing {}", path.display()))
+    document::write(path, COMMAND, &tables(records))
 }
 
 /// A verdict in one line.
@@ -27,13 +20,6 @@ pub(crate) fn line(verdict: &Verdict) -> String {
     let Verdict { what, unit, spread, bar, met } = verdict;
     let met = if *met { "met" } else { "MISSED" };
     format!("{} {what}: {met} ({})", figure(spread.median, *unit), bar_words(*bar, *unit))
-}
-
-/// The document with `tables` between its marks, if it has them.
-fn replace(document: &str, tables: &str) -> Option<String> {
-    let (before, rest) = document.split_once(BEGIN)?;
-    let (_, after) = rest.split_once(END)?;
-    Some(format!("{before}{BEGIN}\n\n{tables}{END}{after}"))
 }
 
 fn tables(records: &[Record]) -> String {
@@ -95,19 +81,5 @@ fn figure(value: f64, unit: Unit) -> String {
         Unit::OperationsPerSecond => format!("{value:.0} /s"),
         Unit::Mebibytes => format!("{value:.1} MiB"),
         Unit::Ratio => format!("{value:.2}"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_what_stands_between_the_marks_is_replaced() {
-        let document = format!("before\n{BEGIN}\nold\n{END}\nafter\n");
-        let replaced = replace(&document, "new\n").unwrap();
-        assert_eq!(replaced, format!("before\n{BEGIN}\n\nnew\n{END}\nafter\n"));
-        assert_eq!(replace(&replaced, "new\n").unwrap(), replaced);
-        assert_eq!(replace("no marks", "new"), None);
     }
 }

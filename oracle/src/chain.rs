@@ -11,8 +11,9 @@ use crate::{
     Content, Counterexample, History, Observed,
     check::contents,
     counterexample::Story,
-    history::{Effect, Entry, Write},
+    history::{Effect, Write},
     layout::Place,
+    unit_index::Entry,
 };
 
 /// What the chain rule had to work with.

@@ -102,6 +102,34 @@ impl Observed {
         Ok(observed)
     }
 
+    /// This, with extents read again: whole units, each once at most.
+    ///
+    /// # Errors
+    /// The reader's first.
+    ///
+    /// # Panics
+    /// If an extent is not on the disks, by which this was read.
+    pub fn reread<E>(
+        &self,
+        layout: &Layout,
+        extents: impl IntoIterator<Item = (u32, Extent)>,
+        mut read: impl FnMut(u32, Extent, &mut [u8]) -> Result<(), E>,
+    ) -> Result<Self, E> {
+        let mut again = self.clone();
+        let mut buffer = Vec::new();
+        for (disk, extent) in extents {
+            let place = layout.place(disk).expect("a disk of the run");
+            let sectors = layout.block_sectors(place);
+            buffer.resize(bytes(extent.sectors), 0);
+            read(disk, extent, &mut buffer)?;
+            let first = extent.start.0 / sectors;
+            for (block, content) in (first..).zip(buffer.chunks(bytes(sectors))) {
+                again.set(layout, layout.unit(place, index(block)), content);
+            }
+        }
+        Ok(again)
+    }
+
     /// For those who keep the identity of each unit's content instead of its bytes.
     pub fn from_fn(layout: &Layout, mut content: impl FnMut(Unit) -> Content) -> Self {
         let disk = |place| {
@@ -117,7 +145,7 @@ impl Observed {
     /// If it is not a unit of this layout, by which the image was read.
     pub fn content_of(&self, layout: &Layout, unit: Unit) -> Content {
         let place = layout.place(unit.disk).expect("a disk of the run");
-        self.content(place, usize::try_from(unit.block).expect("64-bit"))
+        self.content(place, index(unit.block))
     }
 
     /// The first unit in which two reads differ. Two reads of one point never do, not even where
@@ -142,13 +170,20 @@ impl Observed {
 
     fn add(&mut self, layout: &Layout, place: Place, bytes: &[u8]) {
         let unit = layout.unit(place, self.disks[place].len());
+        self.disks[place].push(Content::Zeroes);
+        self.set(layout, unit, bytes);
+    }
+
+    fn set(&mut self, layout: &Layout, unit: Unit, bytes: &[u8]) {
+        let place = layout.place(unit.disk).expect("a disk of the run");
         let expected = Expected {
             run: layout.run(),
             disk: unit.disk,
             sector: unit.block * layout.block_sectors(place),
         };
         let content = expected.decode(bytes);
-        self.disks[place].push(content);
+        self.disks[place][index(unit.block)] = content;
+        self.strangers.retain(|(at, _)| *at != unit);
         if matches!(content, Content::Opaque { .. })
             && self.strangers.len() < STRANGERS_MAX
             && let Ok(stamp) = Stamp::read(&bytes[..SECTOR])
@@ -220,6 +255,10 @@ const NOTHING: Stamp = Stamp {
 fn is_zero(block: &[u8]) -> bool {
     // By words: a point of mostly empty disks is read as fast as memory allows.
     block.chunks_exact(8).all(|word| word == [0; 8])
+}
+
+fn index(block: u64) -> usize {
+    usize::try_from(block).expect("64-bit")
 }
 
 fn bytes(sectors: u64) -> usize {

@@ -7,11 +7,7 @@
 
 use blocks::MonotonicNs;
 
-use crate::{
-    Content, History, Window,
-    history::{Entry, Write},
-    layout::Place,
-};
+use crate::{Content, History, Window, history::Write, layout::Place, unit_index::Entry};
 
 /// One reason for a unit's content.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,6 @@
 //! Every write of a run, indexed once by stream and by unit.
 //!
-//! Invariants: `writes` rise by (stream, number); the entries of a unit rise by the time of issue.
+//! Invariant: `writes` rise by (stream, number).
 //!
 //! After a crash of the source with a volatile cache a new history begins: what the source holds
 //! after its recovery is the [`Initial`] content, and only writes issued since are records.
@@ -8,7 +8,11 @@
 
 use blocks::{Extent, MonotonicNs, Sector};
 
-use crate::{Content, Layout, Observed, Outcome, Record, Unit, WriteKind, layout::Place};
+use crate::{
+    Content, Layout, Observed, Outcome, Record, Unit, WriteKind,
+    layout::Place,
+    unit_index::{Entry, Kinds, UnitIndex},
+};
 
 /// A completion that never came.
 pub(crate) const NEVER: MonotonicNs = MonotonicNs(u64::MAX);
@@ -76,15 +80,6 @@ pub(crate) enum Effect {
     Anything,
 }
 
-/// One write on one unit.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Entry {
-    /// Its index.
-    pub(crate) write: u32,
-    /// The index of the one that completed last, of this and the entries before.
-    pub(crate) latest: u32,
-}
-
 /// The writes of a run.
 pub struct History {
     layout: Layout,
@@ -102,22 +97,6 @@ pub(crate) struct Stream {
     pub(crate) end: usize,
     /// Every write was issued after the one before was acknowledged.
     pub(crate) is_chain: bool,
-}
-
-/// Which kinds of writes reached a unit, besides stamps at first hand.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Kinds {
-    pub(crate) discards: bool,
-    pub(crate) zeroes: bool,
-    pub(crate) repeats: bool,
-}
-
-struct UnitIndex {
-    /// The entries of block `b` are `entries[offsets[b]..offsets[b + 1]]`.
-    offsets: Vec<usize>,
-    entries: Vec<Entry>,
-    /// What was written to each block.
-    kinds: Vec<Kinds>,
 }
 
 impl History {
@@ -211,13 +190,12 @@ impl History {
 
     /// The writes on a block, by issue.
     pub(crate) fn entries(&self, place: Place, block: usize) -> &[Entry] {
-        let disk = &self.disks[place];
-        &disk.entries[disk.offsets[block]..disk.offsets[block + 1]]
+        self.disks[place].entries(block)
     }
 
     /// Which kinds of writes reached a block.
     pub(crate) fn kinds(&self, place: Place, block: usize) -> Kinds {
-        self.disks[place].kinds[block]
+        self.disks[place].kinds(block)
     }
 
     /// What a block held before the first record.
@@ -280,70 +258,6 @@ impl History {
         let mut order: Vec<u32> = (0..count).collect();
         order.sort_unstable_by_key(|index| (self.write(*index).issued, *index));
         order
-    }
-}
-
-impl Kinds {
-    fn note(&mut self, write: u32, effect: Effect) {
-        match effect {
-            Effect::Stamps(stamps) => self.repeats |= stamps != write,
-            Effect::Zeroes => self.zeroes = true,
-            Effect::Anything => self.discards = true,
-        }
-    }
-}
-
-impl UnitIndex {
-    fn new(layout: &Layout, place: Place, writes: &[Write], order: &[u32]) -> Self {
-        let blocks = layout.blocks(place);
-        let per_block = layout.block_sectors(place);
-        let index = |block: u64| usize::try_from(block).expect("64-bit");
-        let range = |write: &Write| {
-            let extent = History::extent(write);
-            index(extent.start.0 / per_block)..index(extent.end().0 / per_block)
-        };
-        let here = || {
-            let here = |write: &Write| write.place as usize == place;
-            order.iter().map(|at| (*at, &writes[*at as usize])).filter(move |(_, w)| here(w))
-        };
-        let mut offsets = vec![0; blocks + 1];
-        let mut kinds = vec![Kinds::default(); blocks];
-        for (at, write) in here() {
-            for block in range(write) {
-                offsets[block + 1] += 1;
-                kinds[block].note(at, write.effect);
-            }
-        }
-        let mut total = 0;
-        for offset in &mut offsets {
-            total += *offset;
-            *offset = total;
-        }
-        let mut entries = vec![Entry { write: 0, latest: 0 }; total];
-        // While it is being filled, `offsets[b]` is where the next entry of block b goes.
-        for (at, write) in here() {
-            for block in range(write) {
-                entries[offsets[block]] = Entry { write: at, latest: at };
-                offsets[block] += 1;
-            }
-        }
-        offsets.rotate_right(1);
-        offsets[0] = 0;
-        let mut index = Self { offsets, entries, kinds };
-        index.note_latest(writes);
-        index
-    }
-
-    fn note_latest(&mut self, writes: &[Write]) {
-        for bounds in self.offsets.windows(2) {
-            let entries = &mut self.entries[bounds[0]..bounds[1]];
-            for at in 1..entries.len() {
-                let (before, this) = (entries[at - 1].latest, entries[at].write);
-                let completed = |index: u32| writes[index as usize].completed;
-                let latest = if completed(before) > completed(this) { before } else { this };
-                entries[at].latest = latest;
-            }
-        }
     }
 }
 

@@ -26,6 +26,7 @@ mod random;
 mod record;
 mod run;
 mod stamp;
+mod unit_index;
 
 pub use chain::{ChainReport, check_chains};
 pub use check::{Verdict, check, judge};

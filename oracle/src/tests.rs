@@ -3,5 +3,6 @@
 mod agreement;
 mod corners;
 mod force;
+mod groups;
 mod mutants;
 mod world;

@@ -2,8 +2,8 @@
 //!
 //! A disk of 16 GiB, sparse, with 1,000 deltas of scattered blocks on it, of which each tenth makes
 //! a point: how long the newest point takes to open and to serve its first byte. Then a mebibyte at
-//! a time in order: the base, a view that comes from the base, and one that comes from deltas
-//! mostly. Then how fast large deltas become durable, beside the same bytes written to one file and
+//! a time in order: the base, a view that comes from the base, one of which a quarter comes from the
+//! scattered deltas, and one that comes from a large delta. Then how fast large deltas become durable, beside the same bytes written to one file and
 //! synced. DIR must not exist; it is removed.
 
 use std::{
@@ -19,7 +19,10 @@ use blocks::{
     ChunkSize, Consistency, CutMethod, CutTime, DiskId, Epoch, EpochKind, Generation, Geometry,
     MachineId, MonotonicNs, PointId, PointRecord, Sector,
 };
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use nix::{
+    fcntl::{PosixFadviseAdvice, posix_fadvise},
+    sys::resource::{Resource, getrlimit, setrlimit},
+};
 use replica::{Disk, DiskSpec, Store, View};
 use wire::{
     CheckedFrame, Codec, Content, DataKey, EpochEnd, EpochLink, EpochSummary, FrameExtent,
@@ -76,7 +79,7 @@ fn measure(dir: &Path) -> Result<()> {
         bench.commit(EpochKind::Delta, n % 10 == 0, &scattered(n))?;
     }
     opening(&bench)?;
-    reading(&mut bench)?;
+    reading(&mut bench, dir)?;
     ingest(&mut bench, dir)
 }
 
@@ -97,35 +100,62 @@ fn opening(bench: &Bench) -> Result<()> {
     Ok(())
 }
 
-fn reading(bench: &mut Bench) -> Result<()> {
+fn reading(bench: &mut Bench, dir: &Path) -> Result<()> {
     let base = File::open(bench.disk.base_path())?;
-    let raw = rate(|offset, bytes| Ok(base.read_exact_at(bytes, offset)?))?;
+    let raw = Rates::of(dir, |offset, bytes| Ok(base.read_exact_at(bytes, offset)?))?;
+    let of_view = |view: &View| Rates::of(dir, |offset, bytes| Ok(view.read_at(offset, bytes)?));
     let oldest = bench.disk.history().points()[0].epoch;
-    let through_base = read(&bench.disk.history().view(oldest)?)?;
-    let scattered = read(&bench.disk.history().view(Epoch(bench.epoch))?)?;
+    let through_base = of_view(&bench.disk.history().view(oldest)?)?;
+    let scattered = of_view(&bench.disk.history().view(Epoch(bench.epoch))?)?;
     bench.commit(EpochKind::Delta, true, &frames_of(0..WRITTEN_MIB))?;
-    let from_delta = read(&bench.disk.history().view(Epoch(bench.epoch))?)?;
-    println!("reading in order, of the raw base: {raw:.2} GiB/s");
-    println!("  a view of the base: {through_base:.2} GiB/s ({:.2})", through_base / raw);
-    println!("  of base and {DELTAS} deltas: {scattered:.2} GiB/s ({:.2})", scattered / raw);
-    println!("  of one delta: {from_delta:.2} GiB/s ({:.2})", from_delta / raw);
+    let from_delta = of_view(&bench.disk.history().view(Epoch(bench.epoch))?)?;
+    println!("reading in order, from the medium and from the page cache:");
+    raw.tell("the raw base", &raw);
+    through_base.tell("a view of the base", &raw);
+    scattered.tell("a view of base and all deltas", &raw);
+    from_delta.tell("a view of one large delta", &raw);
     Ok(())
 }
 
-fn read(view: &View) -> Result<f64> {
-    rate(|offset, bytes| Ok(view.read_at(offset, bytes)?))
+/// GiB a second of what is written of the disk.
+struct Rates {
+    cold: f64,
+    warm: f64,
 }
 
-/// GiB a second of what is written of the disk, after a first time to warm the page cache.
-fn rate(mut read: impl FnMut(u64, &mut [u8]) -> Result<()>) -> Result<f64> {
-    let mut bytes = vec![0; MIB];
-    let mut taken = Duration::ZERO;
-    for _ in 0..2 {
-        let begun = Instant::now();
-        (0..WRITTEN_MIB).try_for_each(|at| read(at * MIB as u64, &mut bytes))?;
-        taken = begun.elapsed();
+impl Rates {
+    fn of(dir: &Path, mut read: impl FnMut(u64, &mut [u8]) -> Result<()>) -> Result<Self> {
+        let mut bytes = vec![0; MIB];
+        let mut rate = || -> Result<f64> {
+            let begun = Instant::now();
+            (0..WRITTEN_MIB).try_for_each(|at| read(at * MIB as u64, &mut bytes))?;
+            Ok(WRITTEN_MIB as f64 / 1024.0 / begun.elapsed().as_secs_f64())
+        };
+        forget(dir)?;
+        Ok(Self { cold: rate()?, warm: rate()? })
     }
-    Ok(WRITTEN_MIB as f64 / 1024.0 / taken.as_secs_f64())
+
+    fn tell(&self, what: &str, raw: &Self) {
+        let (cold, warm) = (self.cold / raw.cold, self.warm / raw.warm);
+        println!(
+            "  {what}: {:.2} GiB/s ({cold:.2}), {:.2} GiB/s ({warm:.2})",
+            self.cold, self.warm
+        );
+    }
+}
+
+/// Drops what the page cache holds of all files under `dir`.
+fn forget(dir: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            forget(&entry.path())?;
+        } else {
+            let file = File::open(entry.path())?;
+            posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+        }
+    }
+    Ok(())
 }
 
 fn ingest(bench: &mut Bench, dir: &Path) -> Result<()> {

@@ -73,14 +73,6 @@ impl Scratch {
     pub(crate) fn new() -> Self {
         Self { coded: Vec::new(), plain: Vec::new(), zstd: zstd::bulk::Decompressor::default() }
     }
-
-    /// What [`open_and_decode`] has just given of `frame`, as a buffer of its own.
-    pub(crate) fn take_data(&mut self, frame: &CheckedFrame) -> Vec<u8> {
-        match frame.header().codec {
-            Codec::Raw => std::mem::take(&mut self.coded),
-            Codec::Zstd => self.plain[..frame.header().plain_len as usize].to_vec(),
-        }
-    }
 }
 
 impl FrameTaker {

@@ -105,15 +105,25 @@ impl RetainError {
     }
 }
 
+/// Which points are to stay, of those up to and with an epoch.
+#[derive(Clone, Copy)]
+pub(crate) struct Choice<'a> {
+    pub(crate) keep: &'a BTreeSet<Epoch>,
+    pub(crate) through: Epoch,
+}
+
 impl History {
     /// Does one step towards keeping the points of `keep` and no others, besides those that are
     /// always kept: pinned ones, those somebody looks at, and the newest that a machine could start
     /// from. To be called until it returns [`Step::Done`].
     ///
+    /// `through` is the newest epoch that was there when `keep` was chosen. Points that have come
+    /// since were not chosen from, and stay.
+    ///
     /// Takes as long as rewriting what it folds or merges. Commits and views go on meanwhile.
-    pub fn retain_step(&self, keep: &BTreeSet<Epoch>) -> Result<Step, RetainError> {
+    pub fn retain_step(&self, keep: &BTreeSet<Epoch>, through: Epoch) -> Result<Step, RetainError> {
         let folding = self.shared.lock_folding();
-        self.shared.retain_step(&folding, keep)
+        self.shared.retain_step(&folding, Choice { keep, through })
     }
 }
 
@@ -121,12 +131,12 @@ impl DiskShared {
     pub(crate) fn retain_step(
         &self,
         folding: &MutexGuard<'_, ()>,
-        keep: &BTreeSet<Epoch>,
+        choice: Choice<'_>,
     ) -> Result<Step, RetainError> {
         let (work, parts) = {
             let books = self.books();
             books.check_health()?;
-            let kept = self.kept(&books, keep);
+            let kept = self.kept(&books, choice);
             let held = books.pending.iter().map(|delta| Held {
                 is_kept: delta.point.is_some() && kept.contains(&delta.link.epoch),
                 bytes: delta.len.0,
@@ -139,7 +149,7 @@ impl DiskShared {
         };
         match work {
             Work::Nothing => Ok(Step::Done),
-            Work::Fold => Ok(match self.fold_one(folding, keep)? {
+            Work::Fold => Ok(match self.fold_one(folding, choice.keep)? {
                 Some(folded) => Step::Folded {
                     epoch: folded.epoch,
                     dropped: folded.dropped.into_iter().collect(),
@@ -147,21 +157,23 @@ impl DiskShared {
                 // Somebody has begun to look at the base meanwhile.
                 None => Step::Done,
             }),
-            Work::Merge(window) => self.merge_parts(&parts[window], keep),
+            Work::Merge(window) => self.merge_parts(&parts[window], choice),
         }
     }
 
     /// The epochs of which the points stay.
-    fn kept(&self, books: &Books, keep: &BTreeSet<Epoch>) -> BTreeSet<Epoch> {
+    fn kept(&self, books: &Books, choice: Choice<'_>) -> BTreeSet<Epoch> {
         let disk = self.identity.0;
         let mut kept = self.registry.always_kept(disk);
-        kept.extend(keep);
+        kept.extend(choice.keep);
+        let newer = books.points().into_iter().map(|point| point.epoch);
+        kept.extend(newer.filter(|epoch| *epoch > choice.through));
         kept.extend(books.catalog.record().marks.pins());
         kept.extend(self.registry.leases.epochs(disk));
         kept
     }
 
-    fn merge_parts(&self, parts: &[Pending], keep: &BTreeSet<Epoch>) -> Result<Step, RetainError> {
+    fn merge_parts(&self, parts: &[Pending], choice: Choice<'_>) -> Result<Step, RetainError> {
         let storage = self.storage.as_ref();
         let Merged { writer, delta } = merge(self, parts).inspect_err(|error| {
             if let RetainError::Storage(error) = error {
@@ -169,7 +181,7 @@ impl DiskShared {
             }
         })?;
         let mut books = self.books();
-        let (inner, kept) = (&parts[..parts.len() - 1], self.kept(&books, keep));
+        let (inner, kept) = (&parts[..parts.len() - 1], self.kept(&books, choice));
         let is_needed = |part: &Pending| part.point.is_some() && kept.contains(&part.link.epoch);
         // It may have been pinned, or opened, while the merge was made.
         if inner.iter().any(is_needed) {

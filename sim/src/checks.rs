@@ -11,7 +11,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 
-use blocks::{Bitmap, ChunkIndex, Epoch, EpochKind, PointRecord, SealedEpoch};
+use blocks::{Bitmap, ChunkIndex, Epoch, EpochKind, PointId, PointRecord, SealedEpoch};
 use replica::{Completeness, DiskState};
 use storage::StorePath;
 use wire::{FrameHeader, SessionSalt};
@@ -21,6 +21,7 @@ use crate::{
     content::{Content, SECTOR},
     machine::Machine,
     scenario::Scenario,
+    second_opinion,
     world::World,
 };
 
@@ -28,6 +29,8 @@ use crate::{
 pub(crate) struct Checks {
     disks: Vec<OfDisk>,
     nonces: HashSet<(SessionSalt, u64)>,
+    /// What the disks of points held, until all of a point's disks are durable.
+    parts: BTreeMap<PointId, BTreeMap<usize, Vec<Content>>>,
     /// The first thing that was not as it must be.
     pub(crate) failure: Option<String>,
     /// The faults that happened.
@@ -88,6 +91,7 @@ impl Checks {
         Self {
             disks: scenario.disks.iter().map(of_disk).collect(),
             nonces: HashSet::new(),
+            parts: BTreeMap::new(),
             failure: None,
             faults: Vec::new(),
             replicas_checked: 0,
@@ -260,7 +264,16 @@ impl World {
             }
         }
         self.checks.points_checked += 1;
-        Ok(())
+        let (id, disks, boot, at) = (point.id, point.disks, sealed.boot, sealed.at);
+        let held = of_disk.expected.clone();
+        let parts = self.checks.parts.entry(id).or_default();
+        parts.insert(disk, held);
+        if parts.len() < usize::from(disks) {
+            return Ok(());
+        }
+        let parts = self.checks.parts.remove(&id).unwrap_or_default();
+        let held: Vec<Vec<Content>> = parts.into_values().collect();
+        second_opinion::judge(&self.machine, id, boot, at, &held)
     }
 
     /// Whether an epoch makes a point.

@@ -21,6 +21,10 @@ pub(crate) struct WriteId(pub(crate) usize);
 pub(crate) struct Request {
     /// Who asks; a stream issues its next write after the acknowledgement of the one before.
     pub(crate) stream: u32,
+    /// Its number within the stream, and that of the write whose content it has: its own, unless
+    /// it puts something back.
+    pub(crate) number: u64,
+    pub(crate) repeats: u64,
     pub(crate) extent: Extent,
     pub(crate) content: Content,
     pub(crate) kind: MarkKind,
@@ -94,6 +98,17 @@ impl History {
     pub(crate) fn ever(&self, sector: usize, seen: Content) -> bool {
         self.initial[sector] == seen
             || self.of_sector[sector].iter().any(|id| self.writes[id.0].request.content == seen)
+    }
+
+    /// All writes, by issue.
+    pub(crate) fn writes(&self) -> &[Write] {
+        &self.writes
+    }
+
+    /// A request that gave a sector this content.
+    pub(crate) fn origin(&self, sector: usize, seen: Content) -> Option<&Request> {
+        let mut requests = self.of_sector[sector].iter().map(|id| &self.writes[id.0].request);
+        requests.find(|request| request.content == seen)
     }
 
     /// The newest acknowledged write of a sector, for people.

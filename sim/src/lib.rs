@@ -20,6 +20,7 @@ mod network;
 mod rng;
 mod run;
 mod scenario;
+mod second_opinion;
 mod target;
 mod trace;
 mod world;

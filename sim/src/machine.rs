@@ -172,7 +172,8 @@ impl Stream {
         // No two writes of a run have one number, and none is that of zeroes.
         let content = Content((u64::from(self.number) + 1) << 40 | self.next);
         if !self.before.is_empty() && rng.chance(100) {
-            return self.before[rng.index(self.before.len())];
+            let (disk, before) = self.before[rng.index(self.before.len())];
+            return (disk, Request { number: self.next, ..before });
         }
         let index = rng.index(disks.len());
         let disk = disks[index].sectors();
@@ -188,7 +189,8 @@ impl Stream {
             4..8 => (MarkKind::Zeroes, Content::ZEROES),
             _ => (MarkKind::Write, content),
         };
-        let request = Request { stream: self.number, extent, content, kind };
+        let (number, repeats) = (self.next, self.next);
+        let request = Request { stream: self.number, number, repeats, extent, content, kind };
         self.before.push_back((index, request));
         if self.before.len() > 4 {
             self.before.pop_front();

@@ -28,6 +28,8 @@ fn every_seed_holds() {
     assert_eq!(summary.runs, SEEDS);
     assert!(summary.failed.is_empty(), "{:#?}", summary.failed);
     assert!(summary.replicas_checked > SEEDS, "{} replicas", summary.replicas_checked);
+    assert!(summary.points_checked > SEEDS, "{} points", summary.points_checked);
+    assert!(summary.views_checked > SEEDS, "{} views", summary.views_checked);
     let happened: u64 = summary.faults.values().sum();
     assert!(happened >= 4 * SEEDS, "{:?}", summary.faults);
 }

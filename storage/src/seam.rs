@@ -82,6 +82,10 @@ pub trait StorageFile: fmt::Debug + Send + Sync {
     /// Writes all of `bytes`. After an error any part of them may have been written.
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), StorageError>;
 
+    /// Asks that a range be written to the medium soon, so that a sync finds less to do. A hint:
+    /// nothing is durable by it, and whether it failed the sync will tell.
+    fn start_writing(&self, _offset: u64, _len: u64) {}
+
     /// Makes a range within the file read as zeroes, giving its room back where that can be done.
     fn zero_range(&self, offset: u64, len: u64) -> Result<(), StorageError>;
 

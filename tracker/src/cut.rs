@@ -268,8 +268,13 @@ impl Cut {
         let skipped = misses != misses_before && !Mutant::SkippedProgramIgnored.is_on();
         let void = self.conflicted || overflowed || skipped;
         let nothing_due = self.disks.iter().all(|disk| disk.due.is_empty());
+        // A large iteration takes long to read, and so would its window: the next one is small. It
+        // is a round, unless there have been enough of them.
+        let is_round = self.hold == Hold::None
+            && self.due > self.limits.depth
+            && self.in_hold < self.limits.attempts;
         let as_asked = self.freeze != Freeze::Always || self.hold != Hold::None;
-        self.state = match !void && nothing_due && as_asked {
+        self.state = match !void && nothing_due && as_asked && !is_round {
             true => State::Done(Outcome::Verified(Verified {
                 at,
                 hold: self.hold,

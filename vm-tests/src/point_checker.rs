@@ -79,8 +79,8 @@ impl PointChecker {
 
     /// The same for images in memory.
     pub fn judge_images(&self, images: &[(u32, &Image)], window: Window) -> Result<Judged> {
-        let cursor = |(disk, image): &(u32, &Image)| (*disk, Cursor::new(image.bytes().to_vec()));
-        let mut cursors: Vec<_> = images.iter().map(cursor).collect();
+        let mut cursors: Vec<_> =
+            images.iter().map(|(disk, image)| (*disk, Cursor::new(image.bytes()))).collect();
         let images = cursors.iter_mut().map(|(disk, at)| (*disk, at as &mut dyn ReadAnywhere));
         self.judge(&mut images.collect::<Vec<_>>(), window)
     }

@@ -22,10 +22,14 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The agent looks at the statistics of its disks twice a second.
 const TWO_LOOKS: Duration = Duration::from_millis(1200);
 
+/// Settings of an agent that makes no point within the time of a test or a measurement: without
+/// points the base of a replica follows its disk, so that the two can be compared.
+pub const NO_POINTS: &str = "[policy]\npoint_interval = \"1h\"\nobjective = \"2h\"\n";
+
 /// What is particular about a site.
 #[derive(Clone, Debug, Default)]
 pub struct SiteSpec {
-    /// Lines added to the agent's configuration.
+    /// Lines added to the agent's configuration. Points are made only if there is a `[policy]`.
     pub agent_settings: String,
     /// Variables of the agent's environment.
     pub agent_variables: Vec<(String, String)>,
@@ -73,8 +77,9 @@ impl Site {
         );
         fs::write(&target_config, text)?;
         let agent_config = dir.join("agent.toml");
+        let policy = if spec.agent_settings.contains("[policy]") { "" } else { NO_POINTS };
         let text = format!(
-            "state_dir = {:?}\nsocket = {:?}\npin_dir = {:?}\n{}\n",
+            "state_dir = {:?}\nsocket = {:?}\npin_dir = {:?}\n{}\n{policy}",
             dir.join("agent"),
             dir.join("agent.sock"),
             pins.path().join("pinnace"),

@@ -10,7 +10,7 @@ mod command;
 mod demo;
 mod machine;
 mod packages;
-mod postgres;
+mod reliability;
 mod setup;
 mod sim;
 mod test;
@@ -39,8 +39,8 @@ enum Task {
     Check,
     /// Measure, against other tools where there are any.
     Bench(bench::Wanted),
-    /// Recover a loaded PostgreSQL to points of its disk, and judge each.
-    Postgres(postgres::Wanted),
+    /// Make recovery points under load, and judge every one.
+    Reliability(reliability::Wanted),
     /// Simulate the whole pipeline, many seeds.
     Sim(sim::Seeds),
     /// Make deliberate mistakes in the product, and show that the simulation notices each.
@@ -66,7 +66,7 @@ fn main() -> ExitCode {
         Task::Test(consent) => test::run(consent),
         Task::Check => check::run(),
         Task::Bench(wanted) => bench::run(&wanted),
-        Task::Postgres(wanted) => postgres::run(&wanted),
+        Task::Reliability(wanted) => reliability::run(&wanted),
         Task::Sim(wanted) => sim::run(&wanted),
         Task::Mutants(wanted) => sim::mutants(&wanted),
         Task::Nightly(wanted) => sim::nightly(&wanted),

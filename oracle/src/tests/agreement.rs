@@ -1,8 +1,8 @@
 //! The check and brute force agree, both ways, over small histories.
 
 use crate::{
-    Content, Counterexample, History, Initial, Issue, Layout, Observed, Opacity, Outcome, Record,
-    Unit, Window, Witness, WriteKind, check, check_chains, judge,
+    Content, Counterexample, Flush, History, Initial, Issue, Layout, Observed, Opacity, Outcome,
+    Record, Unit, Window, Witness, WriteKind, check, check_chains, check_power_cut, judge,
 };
 use blocks::{ChunkSize, Extent, Geometry, MonotonicNs, Sector};
 use proptest::prelude::*;
@@ -165,6 +165,30 @@ proptest! {
             let chains = check_chains(&history, &observed);
             prop_assert!(chains.is_ok(), "{}", chains.unwrap_err());
         }
+    }
+
+    #[test]
+    fn the_rule_for_power_cuts_is_what_brute_force_finds(
+        records in records(),
+        choices in prop::collection::vec(0u8..30, 3),
+        flushed in prop::option::of(0u64..12),
+        later in 0u64..6,
+    ) {
+        let layout = layout();
+        let contents = contents(&records, &choices);
+        let cut = flushed.unwrap_or(0) + later;
+        let outcome = Outcome::Completed(MonotonicNs(cut));
+        let flush = flushed.map(|issued| Flush { issued: MonotonicNs(issued), outcome });
+        // Neither of these has flushed anything.
+        let failed = Flush { issued: MonotonicNs(cut), outcome: Outcome::Failed };
+        let after = Outcome::Completed(MonotonicNs(cut + 1));
+        let late = Flush { issued: MonotonicNs(cut), outcome: after };
+        let flushes: Vec<Flush> = flush.into_iter().chain([failed, late]).collect();
+        let run = Run { layout: &layout, records: &records, initial: &zeroes };
+        let expected = run.after_power_cut(&contents, flushed.unwrap_or(0), cut);
+        let history = History::new(layout.clone(), Initial::Zeroes, records.clone()).unwrap();
+        let found = check_power_cut(&history, &observed(&contents), &flushes, MonotonicNs(cut));
+        prop_assert_eq!(found.is_ok(), expected);
     }
 
     /// A counterexample is one: the units that it names can't be together by themselves, and all

@@ -25,24 +25,44 @@ pub(crate) struct Run<'a> {
     pub(crate) initial: &'a dyn Fn(Unit) -> Content,
 }
 
-type LastOf = fn(&[Seen], u64, &mut dyn FnMut(Option<&Seen>));
+/// What must be there, and what may.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// All that completed before this.
+    must: u64,
+    /// Any of what was issued up to this.
+    may: u64,
+}
+
+type LastOf = fn(&[Seen], Bounds, &mut dyn FnMut(Option<&Seen>));
 
 impl Run<'_> {
     /// Whether all of `contents` can be there at `instant`, by trying every permutation.
     pub(crate) fn by_permutation(&self, contents: &[(Unit, Content)], instant: u64) -> bool {
-        self.allows(contents, instant, every_permutation)
+        self.allows(contents, Bounds { must: instant, may: instant }, every_permutation)
     }
 
     /// The same, by placing writes.
     pub(crate) fn by_placing(&self, contents: &[(Unit, Content)], instant: u64) -> bool {
-        self.allows(contents, instant, every_placing)
+        self.allows(contents, Bounds { must: instant, may: instant }, every_placing)
     }
 
-    fn allows(&self, contents: &[(Unit, Content)], instant: u64, last_of: LastOf) -> bool {
+    /// Whether a disk with a volatile cache may hold this after a power cut at `cut`, if what
+    /// completed before `flushed` is durable.
+    pub(crate) fn after_power_cut(
+        &self,
+        contents: &[(Unit, Content)],
+        flushed: u64,
+        cut: u64,
+    ) -> bool {
+        self.allows(contents, Bounds { must: flushed, may: cut }, every_permutation)
+    }
+
+    fn allows(&self, contents: &[(Unit, Content)], bounds: Bounds, last_of: LastOf) -> bool {
         contents.iter().all(|(unit, content)| {
             let writes = self.writes_on(*unit);
             let mut possible = false;
-            last_of(&writes, instant, &mut |last| {
+            last_of(&writes, bounds, &mut |last| {
                 possible |= match last {
                     None => (self.initial)(*unit) == *content,
                     Some(last) => last.shows.is_none_or(|shows| shows == *content),
@@ -83,14 +103,14 @@ impl Run<'_> {
     }
 }
 
-/// Calls `found` with the last write of every order of every set that may be there at `instant`.
-fn every_permutation(writes: &[Seen], instant: u64, found: &mut dyn FnMut(Option<&Seen>)) {
+/// Calls `found` with the last write of every order of every set that may be there within the bounds.
+fn every_permutation(writes: &[Seen], bounds: Bounds, found: &mut dyn FnMut(Option<&Seen>)) {
     for set in 0..1_u32 << writes.len() {
         let chosen: Vec<&Seen> =
             (0..).zip(writes).filter(|(bit, _)| set >> bit & 1 == 1).map(|(_, w)| w).collect();
-        let all_completed = writes.iter().filter(|write| write.completed < instant).count()
-            == chosen.iter().filter(|write| write.completed < instant).count();
-        if all_completed && chosen.iter().all(|write| write.issued <= instant) {
+        let all_completed = writes.iter().filter(|write| write.completed < bounds.must).count()
+            == chosen.iter().filter(|write| write.completed < bounds.must).count();
+        if all_completed && chosen.iter().all(|write| write.issued <= bounds.may) {
             permute(&mut chosen.clone(), 0, found);
         }
     }
@@ -112,13 +132,13 @@ fn permute<'a>(order: &mut [&'a Seen], at: usize, found: &mut dyn FnMut(Option<&
 }
 
 /// The same by placing one write after the other, visiting each set of placed writes once.
-fn every_placing(writes: &[Seen], instant: u64, found: &mut dyn FnMut(Option<&Seen>)) {
+fn every_placing(writes: &[Seen], bounds: Bounds, found: &mut dyn FnMut(Option<&Seen>)) {
     assert!(writes.len() <= 64, "one bit a write");
     let bits = |of: &dyn Fn(&Seen) -> bool| {
         (0..).zip(writes).filter(|(_, write)| of(write)).fold(0_u64, |set, (bit, _)| set | 1 << bit)
     };
-    let completed = bits(&|write| write.completed < instant);
-    let started = bits(&|write| write.issued <= instant);
+    let completed = bits(&|write| write.completed < bounds.must);
+    let started = bits(&|write| write.issued <= bounds.may);
     let before = |write: &Seen| bits(&|other| other.completed < write.issued) & completed;
     if completed == 0 {
         found(None);

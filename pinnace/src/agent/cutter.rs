@@ -108,6 +108,13 @@ impl Cutter {
     }
 }
 
+impl Cutter {
+    /// Whether the thread has ended although nobody asked it to.
+    pub(super) fn has_died(&self) -> bool {
+        self.thread.as_ref().is_none_or(JoinHandle::is_finished)
+    }
+}
+
 impl Drop for Cutter {
     fn drop(&mut self) {
         self.requests = None;

@@ -54,8 +54,8 @@ impl Freezer {
     pub(super) fn prepare(disks: &[DeviceNumber], limit: Duration) -> Result<Self> {
         let mounts = mounts_on(disks)?;
         ensure!(!mounts.is_empty(), "no file system of these disks is mounted for writing here");
-        let open = |path: PathBuf| {
-            let file = File::open(&path).with_context(|| format!("opening {}", path.display()))?;
+        let open = |places: Vec<PathBuf>| {
+            let (path, file) = open_one(places)?;
             flush_filesystem(&file).with_context(|| format!("syncing {}", path.display()))?;
             Ok((path, file))
         };
@@ -142,6 +142,26 @@ impl Drop for Guard {
     }
 }
 
+/// Opens a file system at one of the places where it is mounted. At some of them another may be
+/// mounted over it, which must not be frozen instead.
+fn open_one(places: Vec<PathBuf>) -> Result<(PathBuf, File)> {
+    let named = places.first().map(|place| place.display().to_string()).unwrap_or_default();
+    let text = fs::read_to_string("/proc/self/mountinfo").context("reading the mounts")?;
+    for place in places {
+        // Of several mounts at one place the last is what is seen.
+        let mut mounts = text.lines().filter_map(Mount::parse);
+        let seen = mounts.rfind(|mount| mount.point == place).map(|mount| mount.device);
+        let Ok(file) = File::open(&place) else { continue };
+        let opened = file.metadata().context("looking at a mount")?.dev();
+        let opened = (nix::sys::stat::major(opened), nix::sys::stat::minor(opened));
+        // A file system with numbers of its own may have several.
+        if seen.is_some_and(|seen| seen == opened || (seen.0 == 0 && opened.0 == 0)) {
+            return Ok((place, file));
+        }
+    }
+    bail!("{named} can't be reached: another file system is mounted over it")
+}
+
 /// Whether a file system that lies on one of these disks is mounted for writing.
 pub(super) fn is_any_mounted(disks: &[DeviceNumber]) -> bool {
     // One that can't be found out about is found out about when it is to be frozen.
@@ -149,21 +169,21 @@ pub(super) fn is_any_mounted(disks: &[DeviceNumber]) -> bool {
 }
 
 /// Where the file systems that lie on one of these disks are mounted for writing, those on top of
-/// others first; one place for each.
-fn mounts_on(disks: &[DeviceNumber]) -> Result<Vec<PathBuf>> {
+/// others first; all places of each.
+fn mounts_on(disks: &[DeviceNumber]) -> Result<Vec<Vec<PathBuf>>> {
     let text = fs::read_to_string("/proc/self/mountinfo").context("reading the mounts")?;
-    let mut found: Vec<(usize, u64, PathBuf)> = Vec::new();
+    let mut found: Vec<(usize, u64, Vec<PathBuf>)> = Vec::new();
     for mount in text.lines().filter_map(Mount::parse).filter(|mount| mount.writable) {
         let Some(device) = mount.device() else { continue };
         let above = disks.iter().filter_map(|disk| layers_above(device, *disk)).max();
-        if let Some(above) = above
-            && !found.iter().any(|(_, known, _)| *known == device)
-        {
-            found.push((above, device, mount.point));
+        let Some(above) = above else { continue };
+        match found.iter_mut().find(|(_, known, _)| *known == device) {
+            Some((_, _, places)) => places.push(mount.point),
+            None => found.push((above, device, vec![mount.point])),
         }
     }
     found.sort_by_key(|(above, ..)| std::cmp::Reverse(*above));
-    Ok(found.into_iter().map(|(_, _, point)| point).collect())
+    Ok(found.into_iter().map(|(_, _, places)| places).collect())
 }
 
 /// A line of `mountinfo`.

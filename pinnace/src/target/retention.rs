@@ -198,7 +198,10 @@ impl Shared {
                     continue;
                 }
                 let kept = standing.iter().filter(|point| point.kept);
-                let retained = self.retain(disk, &kept.map(|point| point.epoch).collect());
+                let kept = kept.map(|point| point.epoch).collect();
+                // Points that come while this waits or works were not chosen from.
+                let through = standing.last().map_or(Epoch::NONE, |point| point.epoch);
+                let retained = self.retain(disk, &kept, through);
                 if retained.is_ok() {
                     settled.insert(disk, standing);
                 }
@@ -208,11 +211,11 @@ impl Shared {
         result
     }
 
-    fn retain(&self, disk: DiskId, keep: &BTreeSet<Epoch>) -> Result<()> {
+    fn retain(&self, disk: DiskId, keep: &BTreeSet<Epoch>, through: Epoch) -> Result<()> {
         let history = self.store.history(disk)?;
         loop {
             self.defer();
-            match history.retain_step(keep)? {
+            match history.retain_step(keep, through)? {
                 Step::Done => return Ok(()),
                 Step::Folded { epoch, dropped } => {
                     tracing::debug!(DISK = %disk, EPOCH = epoch.0, dropped = dropped.len(), "folded");

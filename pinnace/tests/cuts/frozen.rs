@@ -1,6 +1,9 @@
 //! File systems held still: for points that are to be consistent for them, and for applications.
 
 use std::fs;
+use std::io::{Read as _, Write as _};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -26,7 +29,7 @@ fn mount(rig: &Rig, settings: &str) -> Result<Mount> {
     let spec = SiteSpec { agent_settings, ..SiteSpec::default() };
     let program = std::path::Path::new(env!("CARGO_BIN_EXE_pinnace"));
     let site = Site::start_program(program, rig, &spec)?;
-    let mounted = Mounted::mount(rig, &disk, Filesystem::Ext4, "defaults")?;
+    let mounted = Mounted::mount(rig, &disk, Filesystem::Ext4, "discard")?;
     site.protect(&disk, PATIENCE)?;
     Ok(Mount { site, mounted, disk })
 }
@@ -106,8 +109,64 @@ fn an_agent_that_is_killed_while_it_freezes_leaves_nothing_frozen() -> Result<()
         vm_tests::wait_until("the file system to be writable", Duration::from_secs(5), || {
             Ok(written.is_finished().then_some(()))
         })?;
+        // It is dead already; this takes note of it.
+        site.agent.kill_9()?;
         site.agent.restart()?;
         site.wait_for_agent()?;
     }
+    Ok(())
+}
+
+/// A guard of one file system, told that a freeze begins, and the freeze.
+fn guarded(mounted: &Mounted, limit: &str) -> Result<(Child, ChildStdin)> {
+    let mut guard = Command::new(env!("CARGO_BIN_EXE_pinnace"))
+        .args(["freeze-guard", limit])
+        .arg(mounted.path())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let mut told = guard.stdin.take().context("the guard's input")?;
+    guard.stdout.as_mut().context("the guard's output")?.read_exact(&mut [0])?;
+    told.write_all(b"f")?;
+    let frozen = Command::new("fsfreeze").arg("--freeze").arg(mounted.path()).status()?;
+    ensure!(frozen.success(), "fsfreeze: {frozen}");
+    Ok((guard, told))
+}
+
+/// Writes a file; whether it is written can be asked.
+fn write(mounted: &Mounted) -> JoinHandle<std::io::Result<()>> {
+    let file = mounted.path().join("written");
+    std::thread::spawn(move || fs::write(file, b"thawed"))
+}
+
+#[test]
+fn the_guard_thaws_when_its_pipe_closes_and_when_time_is_up() -> Result<()> {
+    let Some(rig) = Rig::start()? else { return Ok(()) };
+    let disk = LoopDisk::create(&rig, LoopSpec::new(ByteLen(64 << 20)))?;
+    Filesystem::Ext4.make(&disk)?;
+    let mounted = Mounted::mount(&rig, &disk, Filesystem::Ext4, "discard")?;
+    let thawed = |written: &JoinHandle<_>| {
+        vm_tests::wait_until("the file to be written", Duration::from_secs(5), || {
+            Ok(written.is_finished().then_some(()))
+        })
+    };
+
+    let (mut guard, told) = guarded(&mounted, "30000")?;
+    let written = write(&mounted);
+    std::thread::sleep(Duration::from_millis(300));
+    let waited = !written.is_finished();
+    drop(told);
+    thawed(&written)?;
+    guard.wait()?;
+    ensure!(waited, "it was not frozen at all");
+
+    let (mut guard, told) = guarded(&mounted, "600")?;
+    let written = write(&mounted);
+    std::thread::sleep(Duration::from_millis(200));
+    let waited = !written.is_finished();
+    thawed(&written)?;
+    drop(told);
+    guard.wait()?;
+    ensure!(waited, "it was not frozen at all");
     Ok(())
 }

@@ -1,7 +1,8 @@
 //! Writes an epoch as it arrives.
 //!
 //! Small frames are gathered into one write; a large one goes from the buffer it was received in
-//! straight to the file.
+//! straight to the file. What was written is on its way to the medium while more comes, so that the
+//! sync of a commit is short.
 
 use std::{mem, sync::Arc};
 
@@ -17,6 +18,9 @@ use crate::layout::DiskPaths;
 const WRITTEN_ALONE: usize = 128 * 1024;
 const GATHERED_MAX: usize = 512 * 1024;
 
+/// The medium is given so many bytes at a time.
+const STARTED_AT_ONCE: u64 = 8 << 20;
+
 /// The file of an epoch that is being received, or made by a merge.
 #[derive(Debug)]
 pub(crate) struct PartWriter {
@@ -26,6 +30,8 @@ pub(crate) struct PartWriter {
     gathered: Vec<u8>,
     /// Bytes written to the file; what is gathered comes after them.
     written: u64,
+    /// Bytes that the medium was asked to write.
+    started: u64,
     index: Index,
     end_len: u32,
 }
@@ -39,7 +45,16 @@ impl PartWriter {
     ) -> Result<Self, StorageError> {
         let file = storage.open(&path, OpenMode::Create)?;
         let index = Index::default();
-        Ok(Self { file, path, name, gathered: Vec::new(), written: 0, index, end_len: 0 })
+        Ok(Self {
+            file,
+            path,
+            name,
+            gathered: Vec::new(),
+            written: 0,
+            started: 0,
+            index,
+            end_len: 0,
+        })
     }
 
     /// Whether the index has room for the extents of another frame.
@@ -127,6 +142,10 @@ impl PartWriter {
     fn write(&mut self, bytes: &[u8]) -> Result<(), StorageError> {
         self.file.write_at(self.written, bytes)?;
         self.written += bytes.len() as u64;
+        if self.written - self.started >= STARTED_AT_ONCE {
+            self.file.start_writing(self.started, self.written - self.started);
+            self.started = self.written;
+        }
         Ok(())
     }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use blocks::{ByteLen, Epoch};
 
-use super::{RetainError, Step};
+use super::{Choice, RetainError, Step};
 use crate::{DiskPoint, disk::DiskShared};
 
 /// What was done to make room.
@@ -56,8 +56,9 @@ impl DiskShared {
         let folding = self.lock_folding();
         // What costs no point first; then the oldest point that may go.
         let mut keep: BTreeSet<Epoch> = self.books().points().iter().map(|p| p.epoch).collect();
+        let through = keep.last().copied().unwrap_or(Epoch::NONE);
         loop {
-            match self.retain_step(&folding, &keep)? {
+            match self.retain_step(&folding, Choice { keep: &keep, through })? {
                 Step::Folded { dropped, .. } | Step::Merged { dropped, .. } => {
                     return Ok(Some(dropped));
                 }

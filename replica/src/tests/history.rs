@@ -71,7 +71,7 @@ fn set(epochs: &[u64]) -> BTreeSet<Epoch> {
 fn retain(disk: &Disk, keep: &[u64]) -> Vec<u64> {
     let mut gone = Vec::new();
     loop {
-        match disk.history().retain_step(&set(keep)).unwrap() {
+        match disk.history().retain_step(&set(keep), Epoch(u64::MAX)).unwrap() {
             Step::Done => return gone,
             Step::Folded { dropped, .. } | Step::Merged { dropped, .. } => {
                 gone.extend(dropped.iter().map(|point| point.epoch.0));
@@ -335,4 +335,12 @@ fn a_new_key_waits_for_the_points_of_the_old_one() {
     assert!(matches!(refused, crate::OpenDiskError::KeyChanged), "{refused}");
     let disk = store.open_disk(&spec()).unwrap();
     assert!(newest(&disk) == contents[10]);
+}
+
+#[test]
+fn points_that_have_come_since_the_choice_stay() {
+    let (_, _, disk, _) = with_points();
+    // Chosen when 5 was the newest: 6 is neither of them, nor the newest now.
+    while disk.history().retain_step(&set(&[5]), Epoch(5)).unwrap() != Step::Done {}
+    assert_eq!(epochs(&disk), [5, 6, 9]);
 }

@@ -56,7 +56,7 @@ proptest! {
             let newest_point = disk.history().points().last().map(|point| point.epoch);
             wanted.extend(newest_point);
             loop {
-                let step = disk.history().retain_step(&wanted).unwrap();
+                let step = disk.history().retain_step(&wanted, Epoch(u64::MAX)).unwrap();
                 let points = disk.history().points();
                 for point in &points {
                     let view = disk.history().view(point.epoch).unwrap();

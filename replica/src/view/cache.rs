@@ -5,13 +5,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use blocks::Extent;
+use blocks::{Extent, Sector};
 use wire::{CheckedFrame, Content, FrameExtent};
 
 /// What an entry costs beside its data.
 const ENTRY_COST: usize = 512;
 
-/// The authentic content of a frame.
+/// The authentic content of a part of a frame.
 #[derive(Debug)]
 pub(crate) struct DecodedFrame {
     /// The extents with data, ascending, and where in the data each begins.
@@ -36,41 +36,56 @@ struct Entries {
 }
 
 impl DecodedFrame {
+    /// The part of a frame that is near: its extents from that of `first` on for `window` sectors.
     /// `data` is all that the frame holds.
-    pub(crate) fn new(frame: &CheckedFrame, data: Vec<u8>) -> Self {
-        let mut at = 0;
-        let with_data = frame.extents().iter().filter(|extent| extent.content == Content::Data);
-        let placed = with_data.map(|extent| {
-            let begins = at;
-            at += usize::try_from(extent.data_len()).expect("a frame holds 1 MiB at most");
-            (*extent, begins)
-        });
-        let extents = placed.collect();
+    ///
+    /// The extents of a frame may lie all over a disk. Whoever reads in order comes to the far ones
+    /// much later; kept till then, those of a thousand frames would drive each other out.
+    pub(crate) fn near(frame: &CheckedFrame, data: &[u8], first: Sector, window: u64) -> Self {
+        let end = Sector(first.0.saturating_add(window));
+        let (mut at, mut near) = (0, Self { extents: Vec::new(), data: Vec::new() });
+        for extent in frame.extents().iter().filter(|extent| extent.content == Content::Data) {
+            let len = usize::try_from(extent.data_len()).expect("a frame holds 1 MiB at most");
+            if extent.extent().end() > first && extent.start < end {
+                near.extents.push((*extent, near.data.len()));
+                near.data.extend_from_slice(&data[at..at + len]);
+            }
+            at += len;
+        }
         debug_assert_eq!(at, data.len(), "a checked frame's extents add up to its data");
-        Self { extents, data }
+        near
     }
 
-    /// Whether all sectors of `extent` are data of the frame; if so, `take` is given them in order.
-    pub(crate) fn give(&self, extent: Extent, mut take: impl FnMut(&[u8])) -> bool {
+    /// The data of all sectors of `extent`, piece by piece; nothing if they are not all here.
+    pub(crate) fn get(&self, extent: Extent) -> Option<impl Iterator<Item = &[u8]>> {
         let first = self.extents.partition_point(|(held, _)| held.extent().end() <= extent.start);
-        let mut next = extent.start;
-        for (held, begins) in &self.extents[first..] {
-            if next >= extent.end() || held.start > next {
-                break;
+        let mut reached = extent.start;
+        let touching = |(held, _): &&(FrameExtent, usize)| {
+            let touches = held.start <= reached && reached < extent.end();
+            if touches {
+                reached = held.extent().end();
             }
-            let end = held.extent().end().min(extent.end());
-            let offset = |sector: blocks::Sector| {
+            touches
+        };
+        let count = self.extents[first..].iter().take_while(touching).count();
+        if reached < extent.end() {
+            return None;
+        }
+        Some(self.extents[first..first + count].iter().map(move |(held, begins)| {
+            let offset = |sector: Sector| {
                 let within = sector.bytes() - held.start.bytes();
                 begins + usize::try_from(within).expect("a frame holds 1 MiB at most")
             };
-            take(&self.data[offset(next)..offset(end)]);
-            next = end;
-        }
-        next >= extent.end()
+            let (start, end) =
+                (held.start.max(extent.start), held.extent().end().min(extent.end()));
+            &self.data[offset(start)..offset(end)]
+        }))
     }
 
     fn cost(&self) -> usize {
-        ENTRY_COST + self.data.len()
+        ENTRY_COST
+            + self.data.capacity()
+            + self.extents.capacity() * size_of::<(FrameExtent, usize)>()
     }
 }
 
@@ -79,19 +94,14 @@ impl FrameCache {
         Self { bytes_max, entries: Mutex::default() }
     }
 
-    /// A frame from the cache, or read and put there.
-    pub(crate) fn get_or<E>(
-        &self,
-        number: u32,
-        read: impl FnOnce() -> Result<DecodedFrame, E>,
-    ) -> Result<Arc<DecodedFrame>, E> {
-        if let Some(frame) = self.entries().get(number) {
-            return Ok(frame);
-        }
-        // Not under the lock: two threads may decode one frame, and others go on meanwhile.
-        let frame = Arc::new(read()?);
-        self.entries().put(number, &frame, self.bytes_max);
-        Ok(frame)
+    /// What is here of a frame.
+    pub(crate) fn get(&self, number: u32) -> Option<Arc<DecodedFrame>> {
+        self.entries().get(number)
+    }
+
+    /// Keeps a frame, or another part of it.
+    pub(crate) fn put(&self, number: u32, frame: &Arc<DecodedFrame>) {
+        self.entries().put(number, frame, self.bytes_max);
     }
 
     fn entries(&self) -> std::sync::MutexGuard<'_, Entries> {
@@ -141,19 +151,40 @@ mod tests {
     fn the_cache_is_bounded_and_keeps_what_is_used() {
         let cache = FrameCache::new(3 * (ENTRY_COST + 1000));
         let mut reads = 0;
-        let mut get = |number| {
-            let read = || {
+        let mut read = |number| {
+            if cache.get(number).is_none() {
                 reads += 1;
-                Ok::<_, ()>(frame(1000))
-            };
-            cache.get_or(number, read).unwrap();
+                cache.put(number, &Arc::new(frame(1000)));
+            }
             assert!(cache.entries().bytes <= cache.bytes_max);
         };
-        [1, 2, 3, 1, 4, 1, 3].into_iter().for_each(&mut get);
-        get(2);
+        [1, 2, 3, 1, 4, 1, 3, 2].into_iter().for_each(&mut read);
         assert_eq!(reads, 5, "2 was dropped for 4");
-        cache.get_or(9, || Ok::<_, ()>(frame(100_000))).unwrap();
+        cache.put(9, &Arc::new(frame(100_000)));
         let entries = cache.entries();
         assert_eq!((entries.bytes, entries.frames.len(), entries.by_use.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn an_extent_is_given_whole_or_not_at_all() {
+        let extent = |start, sectors| Extent { start: Sector(start), sectors };
+        let held = |start: u64, sectors| {
+            (FrameExtent { start: Sector(start), sectors, content: Content::Data }, 0)
+        };
+        let mut frame =
+            DecodedFrame { extents: vec![held(10, 2), held(12, 1), held(20, 1)], data: Vec::new() };
+        for (at, (_, begins)) in [0, 2, 3].into_iter().zip(&mut frame.extents) {
+            *begins = at * 512;
+        }
+        frame.data = (0..4u8).flat_map(|byte| [byte; 512]).collect();
+        let get = |extent| {
+            frame.get(extent).map(|parts| parts.flatten().copied().step_by(512).collect::<Vec<_>>())
+        };
+        assert_eq!(get(extent(10, 3)), Some(vec![0, 1, 2]));
+        assert_eq!(get(extent(11, 1)), Some(vec![1]));
+        assert_eq!(get(extent(20, 1)), Some(vec![3]));
+        for missing in [extent(9, 2), extent(12, 2), extent(19, 2), extent(20, 2), extent(30, 1)] {
+            assert_eq!(get(missing), None, "{missing:?}");
+        }
     }
 }

@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use blocks::{Epoch, Extent, Geometry};
+use blocks::{Epoch, Extent, Geometry, SECTOR_SIZE, Sector};
 use storage::Storage;
-use wire::{OpenError, Opener, SessionSalt};
+use wire::{CheckedFrame, OpenError, Opener, SessionSalt, frame::DATA_LEN_MAX};
 
 use super::{
     cache::{DecodedFrame, FrameCache},
@@ -27,6 +27,8 @@ pub(crate) struct Layers {
     layers: Vec<Layer>,
     map: Vec<Segment>,
     cache: FrameCache,
+    /// How far ahead of what is read a frame is kept, in sectors.
+    window: u64,
     /// Buffers that no thread uses just now.
     scratches: Mutex<Vec<Scratch>>,
 }
@@ -108,7 +110,9 @@ impl Layers {
         }
         let (geometry, opener) = (taker.geometry, Arc::clone(&taker.opener));
         let (map, cache) = (overlay_all(maps), FrameCache::new(cache_bytes));
-        Ok(Self { geometry, opener, layers, map, cache, scratches: Mutex::default() })
+        let window = window(&map, geometry, cache_bytes);
+        let scratches = Mutex::default();
+        Ok(Self { geometry, opener, layers, map, cache, window, scratches })
     }
 
     pub(crate) fn geometry(&self) -> Geometry {
@@ -132,14 +136,20 @@ impl Layers {
         take: impl FnMut(&[u8]),
     ) -> Result<(), LayerError> {
         let Some(number) = segment.source().as_frame() else { return Ok(()) };
-        let layer = &self.layers[self.layer_of(number)];
-        let epoch = layer.delta.name().link.epoch;
-        let in_layer = |source| LayerError { epoch, source };
-        let read = || self.read_frame(layer, number).map_err(in_layer);
-        let frame = self.cache.get_or(number, read)?;
+        let extent = segment.extent();
+        let cached = self.cache.get(number).filter(|frame| frame.get(extent).is_some());
+        let frame = match cached {
+            Some(frame) => frame,
+            // Not under a lock: two threads may decode one frame, and others go on meanwhile.
+            None => self.read_frame(number, extent.start)?,
+        };
         // The frame is authentic, the index is not: the frame has the last word.
-        let held = frame.give(segment.extent(), take);
-        if held { Ok(()) } else { Err(in_layer(LayerFault::Index)) }
+        let parts = frame.get(extent).ok_or_else(|| {
+            let epoch = self.layers[self.layer_of(number)].delta.name().link.epoch;
+            LayerError { epoch, source: LayerFault::Index }
+        })?;
+        parts.for_each(take);
+        Ok(())
     }
 
     /// Whether anything that is shown is in a frame of the delta of `epoch`.
@@ -150,12 +160,19 @@ impl Layers {
         source.is_some_and(|source| self.map.iter().any(|segment| segment.source() == source))
     }
 
-    fn read_frame(&self, layer: &Layer, number: u32) -> Result<DecodedFrame, LayerFault> {
+    /// Reads the part of a frame that is near `first`, and keeps it.
+    fn read_frame(&self, number: u32, first: Sector) -> Result<Arc<DecodedFrame>, LayerError> {
+        let layer = &self.layers[self.layer_of(number)];
         let scratches = || self.scratches.lock().unwrap_or_else(PoisonError::into_inner);
         let mut scratch = scratches().pop().unwrap_or_else(Scratch::new);
-        let frame = layer.read_frame(number, &self.opener, &mut scratch);
+        let read = layer.read_frame(number, &self.opener, &mut scratch);
+        let near = read
+            .map(|(frame, data)| Arc::new(DecodedFrame::near(&frame, data, first, self.window)));
         scratches().push(scratch);
-        frame
+        let epoch = layer.delta.name().link.epoch;
+        let near = near.map_err(|source| LayerError { epoch, source })?;
+        self.cache.put(number, &near);
+        Ok(near)
     }
 
     fn layer_of(&self, frame: u32) -> usize {
@@ -186,19 +203,32 @@ impl Layer {
         Ok((Self { delta, salt, first_frame }, map.map_err(|_| LayerFault::Index)?))
     }
 
-    fn read_frame(
+    /// A frame, checked and authentic, and its data.
+    fn read_frame<'a>(
         &self,
         number: u32,
         opener: &Opener,
-        scratch: &mut Scratch,
-    ) -> Result<DecodedFrame, LayerFault> {
+        scratch: &'a mut Scratch,
+    ) -> Result<(CheckedFrame, &'a [u8]), LayerFault> {
         let at = usize::try_from(u64::from(number) - self.first_frame).ok();
         let at = at.and_then(|at| self.delta.frames().get(at)).ok_or(LayerFault::Index)?;
         let frame = self.delta.read_content(at)?;
         if frame.header().salt != self.salt {
             return Err(LayerFault::Content(OpenError::NotAuthentic.into()));
         }
-        open_and_decode(opener, &frame, scratch)?;
-        Ok(DecodedFrame::new(&frame, scratch.take_data(&frame)))
+        let data = open_and_decode(opener, &frame, scratch)?;
+        Ok((frame, data))
     }
+}
+
+/// Sectors of the disk of which the cache holds all that is in frames, if those are as many
+/// everywhere; never less than a frame can hold in one piece.
+fn window(map: &[Segment], geometry: Geometry, cache_bytes: usize) -> u64 {
+    const SHORTEST: u64 = 2 * DATA_LEN_MAX as u64 / SECTOR_SIZE;
+    let in_frames = map.iter().filter(|segment| segment.source().as_frame().is_some());
+    let sectors: u64 = in_frames.map(|segment| segment.extent().sectors).sum();
+    // A quarter is left for what the cache costs beside the data, and for what is uneven.
+    let cached = cache_bytes as u64 / 4 * 3 / SECTOR_SIZE;
+    let window = u128::from(geometry.sectors()) * u128::from(cached) / u128::from(sectors.max(1));
+    u64::try_from(window).unwrap_or(u64::MAX).max(SHORTEST)
 }

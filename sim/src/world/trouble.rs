@@ -123,7 +123,8 @@ impl World {
         let extent = blocks::Extent { start: blocks::Sector(start), sectors: 1 };
         let content = crate::content::Content(u64::MAX - issued.0);
         let kind = MarkKind::Write;
-        let request = Request { stream: u32::MAX, extent, content, kind };
+        let (number, repeats) = (issued.0, issued.0);
+        let request = Request { stream: u32::MAX, number, repeats, extent, content, kind };
         let source = &mut self.machine.disks[disk];
         let write = source.history_mut().issue(request, issued);
         source.disk.issue(write, extent, content);

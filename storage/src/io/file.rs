@@ -4,7 +4,10 @@ use std::{
     fs::File,
     io::{self, Seek, SeekFrom},
     ops::Range,
-    os::unix::fs::{FileExt, MetadataExt},
+    os::{
+        fd::AsRawFd,
+        unix::fs::{FileExt, MetadataExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -12,6 +15,7 @@ use blocks::ByteLen;
 use nix::{
     errno::Errno,
     fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise},
+    libc,
     unistd::{Whence, lseek},
 };
 
@@ -74,6 +78,16 @@ impl StorageFile for OpenFile {
 
     fn write_at(&self, offset: u64, bytes: &[u8]) -> Result<(), StorageError> {
         self.file.write_all_at(bytes, offset).map_err(self.failed(Operation::Write))
+    }
+
+    fn start_writing(&self, offset: u64, len: u64) {
+        let range = (i64::try_from(offset), i64::try_from(len));
+        if let (Ok(offset), Ok(len)) = range {
+            let flags = libc::SYNC_FILE_RANGE_WRITE;
+            // SAFETY: the call takes numbers only, and the descriptor is open while `self` is. An
+            // error is kept by the kernel for the next sync, since nothing is waited for here.
+            unsafe { libc::sync_file_range(self.file.as_raw_fd(), offset, len, flags) };
+        }
     }
 
     fn zero_range(&self, offset: u64, len: u64) -> Result<(), StorageError> {

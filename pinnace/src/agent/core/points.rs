@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use blocks::{ByteLen, Consistency, CutMethod, DiskId, Epoch, PointId, PointRecord};
+use blocks::{Bitmap, ByteLen, Consistency, CutMethod, DiskId, Epoch, PointId, PointRecord};
 use crossbeam_channel::Sender;
 use shipper::Content;
 use tracker::Harvest;
@@ -22,6 +22,7 @@ use tracker::cut::{Hold, HotChunk, Outcome, Verified};
 use super::cycle::Shipment;
 use super::{Core, Event};
 use crate::admin::agent::{PointMade, Response};
+use crate::agent::clock::now;
 use crate::agent::cutter::{CutDone, CutRequest, Cutter, ToCut, WasCut};
 use crate::agent::disk::{ProtectedDisk, Session};
 use crate::agent::points::PointStats;
@@ -66,6 +67,8 @@ pub(in crate::agent) struct Points {
     asked: Vec<Asked>,
     on_their_way: Vec<OnItsWay>,
     pub(in crate::agent) stats: PointStats,
+    /// The disk whose counters were looked at last.
+    pub(super) looked_at: Option<DiskId>,
 }
 
 enum CutterState {
@@ -74,6 +77,12 @@ enum CutterState {
     Ready(Cutter),
     /// There can be no cuts: why.
     Unusable(String),
+}
+
+impl CutterState {
+    fn has_died(&self) -> bool {
+        matches!(self, Self::Ready(cutter) if cutter.has_died())
+    }
 }
 
 /// A cut under way.
@@ -94,6 +103,8 @@ struct OnItsWay {
 enum Readiness {
     Members(Vec<DiskId>),
     Wait,
+    /// No disk follows: there is nothing to make a point of, and nothing wrong with that.
+    Nothing,
     Refused(String),
 }
 
@@ -109,6 +120,7 @@ impl Points {
             asked: Vec::new(),
             on_their_way: Vec::new(),
             stats: PointStats::new(),
+            looked_at: None,
         }
     }
 
@@ -135,6 +147,9 @@ impl Points {
 impl Core {
     /// Begins a point when one is due and its disks are idle.
     pub(super) fn drive_points(&mut self, now: Instant) {
+        if self.points.is_cutting() && self.points.cutter.has_died() {
+            self.recover_cut();
+        }
         let nobody_asks = self.points.asked.is_empty();
         if !self.points.is_due(now) || (self.disks.is_empty() && nobody_asks) {
             return;
@@ -147,6 +162,10 @@ impl Core {
                 self.begin_cut(members, kind);
             }
             Readiness::Wait => {}
+            Readiness::Nothing if nobody_asks => {
+                self.points.due = now + self.config.policy.point_interval;
+            }
+            Readiness::Nothing => self.refuse_point("no disk follows its source yet"),
             Readiness::Refused(reason) => self.refuse_point(&reason),
         }
     }
@@ -182,7 +201,7 @@ impl Core {
         };
         let members: Vec<&ProtectedDisk> = self.disks.values().filter(follows).collect();
         if members.is_empty() {
-            return Readiness::Refused("no disk follows its source yet".into());
+            return Readiness::Nothing;
         }
         let held = |disk: &&&ProtectedDisk| {
             let held = disk.held.as_ref().is_some_and(|(_, until)| now < *until);
@@ -306,6 +325,23 @@ impl Core {
             let open = matches!(disk.session, Session::Open { .. });
             open && !disk.record.paused && disk.tracker.can_cut()
         })
+    }
+
+    /// The cutter died, and with it the knowledge of what it had harvested. All of that is pending,
+    /// with what is dirty anyway.
+    fn recover_cut(&mut self) {
+        let Some(UnderWay { members, answers }) = self.points.under_way.take() else { return };
+        for id in members {
+            if let Some(disk) = self.disks.get_mut(&id) {
+                let mut chunks = Bitmap::new(disk.geometry.chunks());
+                disk.tracked.pending().for_each(|(index, bits)| chunks.insert_word(index, bits));
+                disk.tracker.handle_harvest(&Harvest { started: now(), chunks });
+            }
+        }
+        self.points.asked.extend(answers);
+        let reason = "the thread that cuts has died";
+        self.points.cutter = CutterState::Unusable(reason.into());
+        self.refuse_point(reason);
     }
 
     /// What a cut harvested and did not make a point of is dirty.

@@ -113,7 +113,6 @@ impl Run<'_> {
 
     fn read(&mut self, cut: &mut Cut, read: Read, reads: &mut Reads) {
         let early = Mistake::LookBeforeRead.is_on().then(|| self.conflicts(read));
-        Mistake::LookBeforeRead.widen();
         reads.insert(read.id, (read, early));
         if let Err(error) = self.window.read(read.id, read.disk, read.chunks) {
             return cut.fail(error.to_string());
@@ -129,6 +128,7 @@ impl Run<'_> {
     }
 
     fn wait(&mut self, cut: &mut Cut, reads: &mut Reads) {
+        Mistake::LookBeforeRead.widen();
         match self.window.wait() {
             Ok(id) => self.look(cut, id, reads),
             Err(error) => cut.fail(error.to_string()),
