@@ -9,8 +9,8 @@ use crate::{
     machine,
 };
 
-/// What something is needed for. Each purpose needs what those before it need.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// What something is needed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// Building the product and running the demo.
     Demo,
@@ -18,6 +18,20 @@ pub(crate) enum Purpose {
     Test,
     /// Measuring, against other tools.
     Bench,
+    /// Measuring and recovering a database, by itself: it brings a server to the machine.
+    Database,
+}
+
+impl Purpose {
+    /// Whether this purpose needs what is needed for `other`.
+    fn includes(self, other: Self) -> bool {
+        match self {
+            Self::Demo => other == Self::Demo,
+            Self::Test => other == Self::Test || Self::Demo.includes(other),
+            Self::Bench => other == Self::Bench || Self::Test.includes(other),
+            Self::Database => other == Self::Database || Self::Test.includes(other),
+        }
+    }
 }
 
 /// Something that has to be there.
@@ -40,7 +54,7 @@ enum Probe {
     Versioned(&'static str),
     /// A program that loads kernel modules, unless what they bring is there already.
     Loader(&'static str),
-    /// A PostgreSQL server, which Debian keeps in a directory for each version.
+    /// A program of PostgreSQL, which Debian keeps in a directory for each version.
     Postgres(&'static str),
     /// A header below `/usr/include`.
     Header(&'static str),
@@ -104,9 +118,14 @@ const NEEDS: &[Need] = &[
     need!(Bench, Program("rsync"), "is measured against", "rsync", "rsync"),
     need!(Bench, Program("nc"), "is measured against", "netcat-openbsd", "netcat"),
     need!(Bench, Program("zstd"), "is measured against", "zstd", "zstd"),
-    need!(Bench, Postgres("initdb"), "is recovered", "postgresql", "postgresql-server"),
-    need!(Bench, Program("psql"), "is recovered", "postgresql-client", "postgresql"),
+    need!(Database, Postgres("initdb"), "is recovered", "postgresql", "postgresql-server"),
+    need!(Database, Postgres("psql"), "asks the database", "postgresql-client", "postgresql"),
+    need!(Database, Postgres("pgbench"), "makes load", "postgresql", "postgresql-contrib"),
+    need!(Database, Postgres("pg_amcheck"), "looks for damage", "postgresql", "postgresql-contrib"),
 ];
+
+/// The measurements of this name are those of a database.
+const DATABASE: &str = "postgres";
 
 const LIBRARY_DIRECTORIES: &[&str] = &[
     "/usr/lib/x86_64-linux-gnu",
@@ -116,9 +135,17 @@ const LIBRARY_DIRECTORIES: &[&str] = &[
     "/usr/local/lib",
 ];
 
-/// What is needed for `purpose` and is not there.
-pub(crate) fn missing(purpose: Purpose) -> Vec<&'static Need> {
-    NEEDS.iter().filter(|need| need.purpose <= purpose && !need.probe.is_there()).collect()
+/// What is needed for `purposes` and is not there.
+pub(crate) fn missing(purposes: &[Purpose]) -> Vec<&'static Need> {
+    let is_needed = |need: &Need| purposes.iter().any(|purpose| purpose.includes(need.purpose));
+    NEEDS.iter().filter(|need| is_needed(need) && !need.probe.is_there()).collect()
+}
+
+/// What measurements need that are made for `purpose` otherwise. A database is brought only if it is
+/// among those that are wanted; if none is named, all are.
+pub(crate) fn for_measuring(purpose: Purpose, only: &[String]) -> Vec<Purpose> {
+    let database = only.is_empty() || only.iter().any(|name| name == DATABASE);
+    [purpose].into_iter().chain(database.then_some(Purpose::Database)).collect()
 }
 
 /// The packages that bring `needs`, each once.
@@ -194,10 +221,16 @@ mod tests {
     }
 
     #[test]
-    fn a_demo_needs_less_than_tests_and_tests_less_than_benchmarks() {
-        let needs = |purpose| NEEDS.iter().filter(|need| need.purpose <= purpose).count();
-        assert!(needs(Purpose::Demo) < needs(Purpose::Test));
-        assert!(needs(Purpose::Test) < needs(Purpose::Bench));
+    fn a_demo_needs_less_than_tests_and_only_a_database_needs_a_server() {
+        let needs = |purpose: Purpose| {
+            let is_needed = |need: &&Need| purpose.includes(need.purpose);
+            NEEDS.iter().filter(is_needed).map(Need::name).collect::<Vec<_>>()
+        };
+        assert!(needs(Purpose::Demo).len() < needs(Purpose::Test).len());
+        assert!(needs(Purpose::Test).len() < needs(Purpose::Bench).len());
+        assert!(!needs(Purpose::Bench).contains(&"initdb"));
+        assert!(needs(Purpose::Database).contains(&"initdb"));
+        assert!(needs(Purpose::Database).contains(&"mkfs.ext4"));
     }
 
     #[test]
