@@ -23,6 +23,7 @@ const DISK: ByteLen = ByteLen(2 << 30);
 const SETTINGS: &str = "[policy]\npoint_interval = \"5s\"\n";
 const CLIENTS: &str = "--client=4";
 const LOAD: Duration = Duration::from_secs(11);
+const WARM_UP: Duration = Duration::from_secs(4);
 /// That are cut in a load at least.
 const POINTS: usize = 2;
 /// Of the kernel's clock for this, the same for all programs.
@@ -49,13 +50,13 @@ pub(crate) fn measure(rig: &Rig, rounds: Rounds) -> Result<Findings> {
     let server = Server::start(rig, &mounted, &[])?;
     server.run("pgbench", &["--initialize", "--scale=10", "--quiet"])?;
     // What is written for the first time costs more.
-    transactions(&server)?;
+    transactions(&server, WARM_UP)?;
     let [mut without, mut slow, mut at_speed] = <[Loads; 3]>::default();
     for round in rounds.numbers() {
         // Who is first takes turns too.
         for turn in 0..3 {
             match (round + turn) % 3 {
-                0 => without.transactions.push(transactions(&server)?),
+                0 => without.transactions.push(transactions(&server, LOAD)?),
                 1 => slow.protected(rig, (&server, &disk), Target::Slow)?,
                 _ => at_speed.protected(rig, (&server, &disk), Target::AtSpeed)?,
             }
@@ -92,7 +93,7 @@ impl Loads {
             Ok([processor_time(daemons[0])?, processor_time(daemons[1])?])
         };
         let (before, began, since) = (times()?, Instant::now(), jiff::Timestamp::now());
-        self.transactions.push(transactions(server)?);
+        self.transactions.push(transactions(server, LOAD)?);
         let (after, took, until) = (times()?, began.elapsed(), jiff::Timestamp::now());
         for (spent, times) in self.processor.iter_mut().zip(before.into_iter().zip(after)) {
             spent.push((times.1 - times.0).div_duration_f64(took));
@@ -109,9 +110,9 @@ impl Loads {
 
 /// Transactions a second, from a state that is the same each time: all of it is on the disk, so
 /// that every page is logged whole at its first change.
-fn transactions(server: &Server) -> Result<f64> {
+fn transactions(server: &Server, time: Duration) -> Result<f64> {
     server.query("CHECKPOINT")?;
-    let time = format!("--time={}", LOAD.as_secs());
+    let time = format!("--time={}", time.as_secs());
     let said = server.run("pgbench", &[CLIENTS, "--jobs=2", &time])?;
     let figure = said.lines().find_map(|line| line.strip_prefix("tps = "));
     let figure = figure.and_then(|figure| figure.split(' ').next()?.parse().ok());

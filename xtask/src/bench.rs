@@ -6,7 +6,7 @@ use clap::Args;
 use crate::{
     Consent,
     command::{as_root, become_command, built, cargo, run as run_command},
-    packages::{Purpose, for_measuring},
+    packages::Purpose,
     setup,
 };
 
@@ -25,8 +25,7 @@ pub(crate) struct Wanted {
 
 /// The task `bench`: ends with the benchmarks' own exit code.
 pub(crate) fn run(wanted: &Wanted) -> Result<()> {
-    let purposes = for_measuring(Purpose::Bench, &wanted.only);
-    setup::ensure_installed(&purposes, wanted.consent)?;
+    setup::ensure_installed(Purpose::Bench.of_measurements(&wanted.only), wanted.consent)?;
     run_command(&mut cargo(&[
         "build",
         "--release",

@@ -25,7 +25,7 @@ pub(crate) fn all() -> Result<()> {
 /// The checks, on a machine that can build everything.
 pub(crate) fn run() -> Result<()> {
     // Clippy compiles all of it, BPF programs included.
-    setup::ensure_installed(&[Purpose::Demo], crate::Consent { yes: false })?;
+    setup::ensure_installed(Purpose::Demo, crate::Consent { yes: false })?;
     all()
 }
 

@@ -11,7 +11,7 @@ const DEMO_LIMIT: Duration = Duration::from_secs(600);
 
 /// The task `ci`.
 pub(crate) fn run(consent: Consent) -> Result<()> {
-    setup::ensure_installed(&[Purpose::Test, Purpose::Database], consent)?;
+    setup::ensure_installed(Purpose::Database, consent)?;
     machine::report();
     check::all()?;
     let mut demo = demo::prepare(consent)?;

@@ -19,7 +19,7 @@ pub(crate) fn run(consent: Consent) -> Result<()> {
 
 /// Sets the machine up and builds; the command that is the demo.
 pub(crate) fn prepare(consent: Consent) -> Result<Command> {
-    setup::ensure_installed(&[Purpose::Demo], consent)?;
+    setup::ensure_installed(Purpose::Demo, consent)?;
     run_command(&mut cargo(&[
         "build",
         "--release",

@@ -61,7 +61,7 @@ struct Consent {
 
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
-        Task::Setup(consent) => setup::run(consent),
+        Task::Setup(consent) => setup::run(packages::Purpose::Test, consent),
         Task::Demo(consent) => demo::run(consent),
         Task::Test(consent) => test::run(consent),
         Task::Check => check::run(),

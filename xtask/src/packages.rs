@@ -18,11 +18,24 @@ pub(crate) enum Purpose {
     Test,
     /// Measuring, against other tools.
     Bench,
-    /// Measuring and recovering a database, by itself: it brings a server to the machine.
+    /// Recovering a database, in measurements or in a test: it brings a server to the machine.
     Database,
+    /// Measuring all there is to measure.
+    Everything,
 }
 
 impl Purpose {
+    /// What measurements need that are made for this purpose, of which only some are wanted; if none
+    /// is named, all are. A database is brought only if it is among them.
+    pub(crate) fn of_measurements(self, only: &[String]) -> Self {
+        let database = only.is_empty() || only.iter().any(|name| name == DATABASE);
+        match self {
+            _ if !database => self,
+            Self::Bench | Self::Everything => Self::Everything,
+            Self::Demo | Self::Test | Self::Database => Self::Database,
+        }
+    }
+
     /// Whether this purpose needs what is needed for `other`.
     fn includes(self, other: Self) -> bool {
         match self {
@@ -30,6 +43,7 @@ impl Purpose {
             Self::Test => other == Self::Test || Self::Demo.includes(other),
             Self::Bench => other == Self::Bench || Self::Test.includes(other),
             Self::Database => other == Self::Database || Self::Test.includes(other),
+            Self::Everything => true,
         }
     }
 }
@@ -135,17 +149,10 @@ const LIBRARY_DIRECTORIES: &[&str] = &[
     "/usr/local/lib",
 ];
 
-/// What is needed for `purposes` and is not there.
-pub(crate) fn missing(purposes: &[Purpose]) -> Vec<&'static Need> {
-    let is_needed = |need: &Need| purposes.iter().any(|purpose| purpose.includes(need.purpose));
-    NEEDS.iter().filter(|need| is_needed(need) && !need.probe.is_there()).collect()
-}
-
-/// What measurements need that are made for `purpose` otherwise. A database is brought only if it is
-/// among those that are wanted; if none is named, all are.
-pub(crate) fn for_measuring(purpose: Purpose, only: &[String]) -> Vec<Purpose> {
-    let database = only.is_empty() || only.iter().any(|name| name == DATABASE);
-    [purpose].into_iter().chain(database.then_some(Purpose::Database)).collect()
+/// What is needed for `purpose` and is not there.
+pub(crate) fn missing(purpose: Purpose) -> Vec<&'static Need> {
+    let is_missing = |need: &&Need| purpose.includes(need.purpose) && !need.probe.is_there();
+    NEEDS.iter().filter(is_missing).collect()
 }
 
 /// The packages that bring `needs`, each once.
@@ -231,6 +238,11 @@ mod tests {
         assert!(!needs(Purpose::Bench).contains(&"initdb"));
         assert!(needs(Purpose::Database).contains(&"initdb"));
         assert!(needs(Purpose::Database).contains(&"mkfs.ext4"));
+        let of = |only: &[&str]| {
+            Purpose::Bench
+                .of_measurements(&only.iter().map(|name| (*name).into()).collect::<Vec<_>>())
+        };
+        assert_eq!((of(&[]), of(&["delta"])), (Purpose::Everything, Purpose::Bench));
     }
 
     #[test]

@@ -10,7 +10,7 @@ use clap::Args;
 use crate::{
     Consent,
     command::{as_root, become_command, built, cargo, run as run_command},
-    packages::{Purpose, for_measuring},
+    packages::Purpose,
     setup,
 };
 
@@ -29,8 +29,7 @@ pub(crate) struct Wanted {
 
 /// The task `reliability`: ends with the measurements' own exit code.
 pub(crate) fn run(wanted: &Wanted) -> Result<()> {
-    let purposes = for_measuring(Purpose::Test, &wanted.only);
-    setup::ensure_installed(&purposes, wanted.consent)?;
+    setup::ensure_installed(Purpose::Test.of_measurements(&wanted.only), wanted.consent)?;
     let agent = ["build", "--release", "--package", "pinnace"];
     run_command(cargo(&agent).args(["--features", "pinnace/mutants"])).context("building")?;
     let (pinnace, mutants) =

@@ -11,9 +11,9 @@ use crate::{
     packages::{Manager, Need, Purpose, missing, packages},
 };
 
-/// Makes sure that everything for `purposes` is there.
-pub(crate) fn ensure_installed(purposes: &[Purpose], consent: Consent) -> Result<()> {
-    let needs = missing(purposes);
+/// Makes sure that everything for `purpose` is there.
+pub(crate) fn ensure_installed(purpose: Purpose, consent: Consent) -> Result<()> {
+    let needs = missing(purpose);
     if needs.is_empty() {
         return Ok(());
     }
@@ -24,14 +24,14 @@ pub(crate) fn ensure_installed(purposes: &[Purpose], consent: Consent) -> Result
     show(&needs, manager);
     ask(consent)?;
     install(&packages(&needs, manager), manager)?;
-    let left: Vec<_> = missing(purposes).iter().map(|need| need.name()).collect();
+    let left: Vec<_> = missing(purpose).iter().map(|need| need.name()).collect();
     ensure!(left.is_empty(), "still missing after the installation: {}", left.join(", "));
     Ok(())
 }
 
 /// The task `setup`: packages, then what the machine itself lacks, in words.
-pub(crate) fn run(consent: Consent) -> Result<()> {
-    ensure_installed(&[Purpose::Test], consent)?;
+pub(crate) fn run(purpose: Purpose, consent: Consent) -> Result<()> {
+    ensure_installed(purpose, consent)?;
     println!("Everything that building, the demo and the tests need is installed.");
     machine::report();
     Ok(())

@@ -18,7 +18,7 @@ use crate::{
 
 /// The task `test`.
 pub(crate) fn run(consent: Consent) -> Result<()> {
-    setup::ensure_installed(&[Purpose::Test], consent)?;
+    setup::ensure_installed(Purpose::Test, consent)?;
     run_tests()
 }
 
