@@ -34,7 +34,7 @@ pub(crate) struct Wanted {
 
 /// The task `reliability`: ends with the measurements' own exit code.
 pub(crate) fn run(wanted: &Wanted) -> Result<()> {
-    setup::ensure_installed(Purpose::Test, wanted.consent)?;
+    setup::ensure_installed(Purpose::Test.of_measurements(&wanted.only), wanted.consent)?;
     let agent = ["build", "--release", "--package", "pinnace"];
     run_command(cargo(&agent).args(["--features", "pinnace/mutants"])).context("building")?;
     let (pinnace, mutants) =

@@ -23,10 +23,16 @@ pub(crate) fn run(consent: Consent) -> Result<()> {
     run_tests()
 }
 
+/// Runs the test that is left out of all others, since it needs a database server.
+pub(crate) fn run_database_test() -> Result<()> {
+    build()?;
+    let mut test = cargo(&["test", "--workspace", "--test", "postgres", "--", "--ignored"]);
+    command::run(with_root(&mut test)?).context("a database that is recovered")
+}
+
 /// Builds and runs the tests on a machine that has everything.
 pub(crate) fn run_tests() -> Result<()> {
-    // Tests start the binary, so it has to be there before them.
-    command::run(&mut cargo(&["build", "--package", "pinnace"])).context("building")?;
+    build()?;
     command::run(&mut cargo(&["test", "--workspace", "--doc", "--quiet"]))
         .context("examples in the documentation")?;
     vm::subset()?;
@@ -36,6 +42,11 @@ pub(crate) fn run_tests() -> Result<()> {
     }
     let mut tests = cargo(&["test", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]);
     count(with_root(&mut tests)?)
+}
+
+/// Tests start the binary, so it has to be there before them.
+fn build() -> Result<()> {
+    command::run(&mut cargo(&["build", "--package", "pinnace"])).context("building")
 }
 
 /// Lets cargo start test programs through sudo if this is not root.

@@ -50,7 +50,7 @@ fn a_disk_is_found_under_another_name_and_refused_beside_its_double() -> Result<
     // Another disk has its name now.
     taken = LoopDisk::create(&rig, LoopSpec::new(LEN))?;
     ensure!(taken.name() == old_name, "{} instead of {old_name}", taken.name());
-    moved = LoopDisk::attach(&rig, &kept)?;
+    moved = LoopDisk::over(&rig, kept.clone(), 512)?;
     age(&site, &id)?;
     site.agent.restart()?;
     let status = site.wait_for_agent()?;
@@ -65,7 +65,7 @@ fn a_disk_is_found_under_another_name_and_refused_beside_its_double() -> Result<
     site.agent.stop(Duration::from_secs(10))?;
     let copy = rig.fresh("copy");
     fs::copy(moved.backing(), &copy)?;
-    double = LoopDisk::attach(&rig, &copy)?;
+    double = LoopDisk::over(&rig, copy.clone(), 512)?;
     age(&site, &id)?;
     site.agent.restart()?;
     let status = site.wait_for_agent()?;
