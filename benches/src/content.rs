@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, BufWriter, Seek as _, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
@@ -34,12 +34,17 @@ enum Sort {
 
 /// Writes `len` bytes of mixed content to a file; the zeroes too.
 pub(crate) fn fill(path: &Path, len: ByteLen, seed: u64) -> io::Result<()> {
+    fill_thinly(path, len, 1, seed)
+}
+
+/// The same of one piece in so many; what lies between is left as it is.
+pub(crate) fn fill_thinly(path: &Path, len: ByteLen, one_in: u64, seed: u64) -> io::Result<()> {
     let mut random = Random::new(seed);
     let file = File::options().write(true).open(path)?;
     let mut file = BufWriter::with_capacity(PIECE, file);
     let mut piece = vec![0; PIECE];
     let mut sorts = SORTS;
-    for number in 0..usize::try_from(len.0).map_err(io::Error::other)? / PIECE {
+    for number in 0..usize::try_from(len.0 / one_in).map_err(io::Error::other)? / PIECE {
         if number % sorts.len() == 0 {
             shuffle(&mut sorts, &mut random);
         }
@@ -49,6 +54,11 @@ pub(crate) fn fill(path: &Path, len: ByteLen, seed: u64) -> io::Result<()> {
             Sort::Noise => random.fill(&mut piece),
         }
         file.write_all(&piece)?;
+        if one_in > 1 {
+            file.seek(io::SeekFrom::Current(
+                i64::try_from((one_in - 1) * PIECE as u64).map_err(io::Error::other)?,
+            ))?;
+        }
     }
     file.flush()
 }

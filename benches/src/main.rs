@@ -18,6 +18,7 @@ mod installation;
 mod memory;
 mod record;
 mod report;
+mod resync;
 mod rival;
 mod tracking;
 
@@ -70,9 +71,10 @@ struct Benchmark {
     measure: fn(&Rig, Rounds) -> Result<Findings>,
 }
 
-const BENCHMARKS: [Benchmark; 4] = [
+const BENCHMARKS: [Benchmark; 5] = [
     Benchmark { name: initial::NAME, rounds: 5, measure: initial::measure },
     Benchmark { name: delta::NAME, rounds: 5, measure: delta::measure },
+    Benchmark { name: resync::NAME, rounds: 3, measure: resync::measure },
     Benchmark { name: tracking::NAME, rounds: 7, measure: tracking::measure },
     Benchmark { name: memory::NAME, rounds: 1, measure: memory::measure },
 ];

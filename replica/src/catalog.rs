@@ -4,6 +4,7 @@
 //! Invariants of a record:
 //! - `folded <= last_durable`; the deltas in between are files, chained by what they follow.
 //! - `Completeness::Empty` exactly while `last_durable` is 0.
+//! - `hashed` is at most the number of the disk's leaves.
 //! - `confirmed <= last_durable`, and `folded <= pin <= last_durable` for every pin.
 
 mod format;
@@ -15,7 +16,11 @@ use storage::{SlotError, SlotFile, SlotTag, Storage};
 pub(crate) use marks::Marks;
 pub use marks::{PINS_MAX, PointStatus};
 
-use crate::{error::FailureClass, layout::DiskPaths};
+use crate::{
+    error::FailureClass,
+    layout::DiskPaths,
+    leaves::{LeafIndex, leaves_of},
+};
 
 const TAG: SlotTag = SlotTag(*b"PINDISK\0");
 const VERSION: u16 = 2;
@@ -67,6 +72,8 @@ pub(crate) struct Record {
     pub(crate) name: String,
     /// The point that the base holds, if it holds one.
     pub(crate) base_point: Option<PointRecord>,
+    /// The hashes of so many leaves of the base are kept, from the first on.
+    pub(crate) hashed: LeafIndex,
     pub(crate) marks: Marks,
 }
 
@@ -166,6 +173,9 @@ impl Record {
         let is_empty = self.state.completeness == Completeness::Empty;
         if is_empty != (self.state.last_durable == Epoch::NONE) {
             return Err(RecordError::Field("last durable epoch"));
+        }
+        if self.hashed > leaves_of(self.geometry) {
+            return Err(RecordError::Field("number of hashes"));
         }
         let (first, last) = (self.marks.pins().first(), self.marks.pins().last());
         let held = first.is_none_or(|pin| *pin >= self.folded)

@@ -18,6 +18,7 @@ use storage::{FileStorage, StorePath};
 use tracker::hrl::{self, Log};
 use wire::DataKey;
 
+use super::resync::{Compared, Difference, ResyncRecord};
 use crate::exit::{Exit, Failure};
 use crate::pki::write_private;
 
@@ -37,7 +38,7 @@ pub(crate) struct MachineIdentity {
 }
 
 /// What was protected.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct DiskRecord {
     pub(crate) id: String,
     pub(crate) generation: String,
@@ -52,6 +53,15 @@ pub(crate) struct DiskRecord {
     pub(crate) serial: Option<String>,
     pub(crate) wwn: Option<String>,
     pub(crate) paused: bool,
+    /// The comparison that it needs.
+    #[serde(default)]
+    pub(crate) resync: Option<ResyncRecord>,
+    /// What the last one amounted to.
+    #[serde(default)]
+    pub(crate) last_compared: Option<Compared>,
+    /// What a verification has found, until a comparison has sent it.
+    #[serde(default)]
+    pub(crate) difference: Option<Difference>,
 }
 
 impl AgentState {

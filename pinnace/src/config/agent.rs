@@ -7,7 +7,8 @@ use anyhow::{Context, Result, ensure};
 use blocks::{ByteLen, ChunkSize};
 
 use super::policy::{HooksLayer, PolicyLayer};
-use super::{Bytes, Hooks, Interval, Policy, Required, layer, load};
+use super::resync::{ResyncLayer, VerifyLayer};
+use super::{Bytes, Hooks, Interval, Policy, Required, ResyncConfig, VerifyConfig, layer, load};
 
 /// Settings of the agent, checked.
 #[derive(Clone, Debug)]
@@ -38,6 +39,10 @@ pub(crate) struct AgentConfig {
     pub(crate) policy: Policy,
     /// What makes applications ready for a point.
     pub(crate) hooks: Hooks,
+    /// When comparisons may begin.
+    pub(crate) resync: ResyncConfig,
+    /// How often blocks are sampled.
+    pub(crate) verify: VerifyConfig,
 }
 
 layer!(AgentLayer {
@@ -55,6 +60,8 @@ layer!(AgentLayer {
 } tables {
     policy: PolicyLayer,
     hooks: HooksLayer,
+    resync: ResyncLayer,
+    verify: VerifyLayer,
 });
 
 impl AgentConfig {
@@ -87,6 +94,8 @@ impl AgentConfig {
             log_interval: interval(layer.log_interval, 60),
             policy: Policy::check(&layer.policy).context("policy")?,
             hooks: Hooks::check(layer.hooks).context("hooks")?,
+            resync: ResyncConfig::check(&layer.resync).context("resync")?,
+            verify: VerifyConfig::check(&layer.verify).context("verify")?,
         };
         ensure!(config.interval >= Duration::from_millis(100), "interval: at least 100ms");
         ensure!(config.log_interval >= Duration::from_secs(1), "log_interval: at least 1s");

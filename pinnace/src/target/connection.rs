@@ -12,10 +12,11 @@ use std::time::Duration;
 use anyhow::Result;
 use blocks::{ByteLen, DiskId, Epoch, MachineId};
 use quinn::{Connection, RecvStream, SendStream};
-use replica::{ChangeError, Completeness, Disk, DiskState, History, Store};
+use replica::{BlockLeaves, ChangeError, Completeness, Disk, DiskState, History, Store};
 use tokio::sync::mpsc;
 use wire::message::{
-    Features, HashRequest, OpenDisk, ReplicaState, RequestId, RetractPoints, VersionRange,
+    Features, HashRequest, LeafRequest, OpenDisk, ReplicaState, RequestId, RetractPoints,
+    VersionRange,
 };
 use wire::session::{
     ReplicaPosition, StreamEnd, StreamId, TargetAction, TargetConfig, TargetSession,
@@ -57,6 +58,7 @@ pub(super) enum Report {
     Consumed(DiskId, Epoch, ByteLen),
     Epoch(DiskId, Epoch, EpochResult),
     Hashes(DiskId, RequestId, Result<Vec<[u8; 32]>, (CloseCode, String)>),
+    Leaves(DiskId, RequestId, Result<BlockLeaves, (CloseCode, String)>),
     /// What is known of points was to change durably.
     Points(DiskId, Result<(), (CloseCode, String)>),
     Stream(RecvStream),
@@ -102,7 +104,7 @@ pub(super) async fn serve(
         target,
         peer: machine,
         versions: VersionRange::SUPPORTED,
-        features: Features::default(),
+        features: Features::SUPPORTED,
         window: WINDOW,
     });
     let peer = Peer {
@@ -187,6 +189,7 @@ impl Peer {
             // Dropping the writer throws away what it has.
             TargetAction::Abort { disk, epoch } => drop(self.epochs.remove(&(disk, epoch))),
             TargetAction::Hash(request) => self.hash(request),
+            TargetAction::HashLeaves(request) => self.hash_leaves(request),
             TargetAction::ConfirmPoints { disk, through } => {
                 self.change_points(disk, move |history| history.confirm(through));
             }
@@ -250,9 +253,14 @@ impl Peer {
             Report::Hashes(disk, request, Ok(hashes)) => {
                 self.session.handle_hashes(disk, request, hashes);
             }
+            Report::Leaves(disk, request, Ok(leaves)) => {
+                let BlockLeaves { as_of, blocks } = leaves;
+                self.session.handle_leaves((disk, request), as_of, blocks);
+            }
             // What is no longer relied on may go, and what stood in for it too.
             Report::Points(_, Ok(())) => self.holdings.retention.look(),
             Report::Hashes(disk, _, Err((code, detail)))
+            | Report::Leaves(disk, _, Err((code, detail)))
             | Report::Points(disk, Err((code, detail))) => {
                 self.disks.remove(&disk);
                 self.session.handle_disk_refused(disk, code, &detail);
@@ -306,6 +314,20 @@ impl Peer {
                 Err(error) => Err(opening::broken(&error)),
             };
             Report::Hashes(request.disk, request.request, hashes)
+        });
+    }
+
+    fn hash_leaves(&mut self, request: LeafRequest) {
+        let Some(disk) = self.disks.get(&request.disk).cloned() else { return };
+        self.later(async move {
+            let (id, number) = (request.disk, request.request);
+            let hash = move || disk.leaves(request.from, &request.blocks);
+            let leaves = match tokio::task::spawn_blocking(hash).await {
+                Ok(Ok(leaves)) => Ok(leaves),
+                Ok(Err(error)) => Err((opening::code(error.class()), with_causes(&error))),
+                Err(error) => Err(opening::broken(&error)),
+            };
+            Report::Leaves(id, number, leaves)
         });
     }
 

@@ -8,4 +8,5 @@ mod cycles;
 mod gaps;
 mod interrupted;
 mod lifecycle;
+mod resync;
 mod subject;

@@ -43,7 +43,9 @@ struct RawRecord {
     retractions: U16,
     pins: U16,
     has_base_point: u8,
-    spare: [u8; 27],
+    reserved_point: [u8; 3],
+    hashed: U64,
+    spare: [u8; 16],
     // In version 2 follow the record of the base's point, or zeroes, and the lists.
 }
 
@@ -97,7 +99,9 @@ impl Record {
             retractions: count(retractions.len()),
             pins: count(pins.len()),
             has_base_point: self.base_point.is_some().into(),
-            spare: [0; 27],
+            reserved_point: [0; 3],
+            hashed: self.hashed.into(),
+            spare: [0; 16],
         };
         let base_point = self.base_point.as_ref().map_or([0; POINT_RECORD_LEN], encode_point);
         let mut bytes = [raw.as_bytes(), &base_point].concat();
@@ -152,6 +156,7 @@ impl Record {
             folded: Epoch(raw.folded.get()),
             name: name.ok_or(RecordError::Field("name"))?.to_owned(),
             base_point,
+            hashed: if version == 1 { 0 } else { raw.hashed.get() },
             marks,
         };
         record.check()

@@ -1,9 +1,11 @@
 //! What administrators ask, and the answers.
 
 use anyhow::Result;
+use blocks::ByteLen;
 use crossbeam_channel::Sender;
 
 use super::points::Kind;
+use super::resync::Begin;
 use super::{Core, memory};
 use crate::admin::agent::{Request, Response, Status};
 use crate::agent::clock::now;
@@ -29,6 +31,16 @@ impl Core {
             Request::CreatePoint { app_consistent } => {
                 let kind = if app_consistent { Kind::Application } else { Kind::Ordinary };
                 return self.ask_for_point(kind, answer);
+            }
+            Request::Resync { disk, now } => {
+                let begin = if now { Begin::AtOnce } else { Begin::InWindow };
+                self.ask_for_resync(&disk, begin)
+            }
+            Request::Verify { disk, rate_bytes } => {
+                self.ask_for_verification(&disk, ByteLen(rate_bytes))
+            }
+            Request::EstimateResync { disk } => {
+                return self.estimate_resync(&disk, answer.clone());
             }
             Request::Pause { disk } => self.set_paused(disk.as_deref(), Shipping::Paused),
             Request::Resume { disk } => self.set_paused(disk.as_deref(), Shipping::On),
@@ -59,7 +71,13 @@ impl Core {
         let mut disks = Vec::new();
         for disk in self.disks.values() {
             let counters = disk.tracked.counters()?;
-            let view = status::View { now: now(), interval: self.config.interval, counters };
+            let view = status::View {
+                now: now(),
+                interval: self.config.interval,
+                counters,
+                window: self.config.resync.window,
+                window_opens_in: self.window_opens_in(),
+            };
             disks.push(status::of_disk(disk, &view));
         }
         disks.sort_by(|a, b| a.name.cmp(&b.name));
@@ -71,6 +89,7 @@ impl Core {
             problems: self.absent.iter().map(|absent| absent.problem.clone()).collect(),
             memory_bytes: memory().0,
             points: self.points.stats.status(),
+            link_bytes: self.link.traffic(),
         })
     }
 }
