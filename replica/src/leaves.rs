@@ -73,19 +73,13 @@ impl LeafTable {
     ) -> Result<Self, StorageError> {
         let (path, geometry) = (paths.hashes(), record.geometry);
         let leaves = leaves_of(geometry);
-        let len = ByteLen(leaves * ENTRY_LEN as u64);
-        let existing = match storage.open(&path, OpenMode::Write) {
-            // The entries of a base that was made just now are all zeroes, like the base.
-            Ok(file) if !base.is_fresh() && file.len()? == len => Some(file),
-            Ok(_) => None,
-            Err(error) if error.is_missing() => None,
-            Err(error) => return Err(error),
-        };
+        // The entries of a base that was made just now are all zeroes, like the base.
+        let existing = Self::existing(storage, paths, record)?.filter(|_| !base.is_fresh());
         let (file, known) = match existing {
             Some(file) => (file, record.hashed.min(leaves)),
             None => {
                 let file = storage.open(&path, OpenMode::Create)?;
-                file.set_len(len)?;
+                file.set_len(len_of(geometry))?;
                 (file, if base.is_fresh() { leaves } else { 0 })
             }
         };
@@ -94,6 +88,27 @@ impl LeafTable {
         storage.sync_dir(&path.parent())?;
         let state = State { known, unsynced: false, ragged: BTreeSet::new() };
         Ok(Self { file, geometry, state: Mutex::new(state) })
+    }
+
+    /// Whether there is a file with an entry for each leaf.
+    pub(crate) fn is_there(
+        storage: &dyn Storage,
+        paths: &DiskPaths,
+        record: &Record,
+    ) -> Result<bool, StorageError> {
+        Ok(Self::existing(storage, paths, record)?.is_some())
+    }
+
+    fn existing(
+        storage: &dyn Storage,
+        paths: &DiskPaths,
+        record: &Record,
+    ) -> Result<Option<Arc<dyn StorageFile>>, StorageError> {
+        match storage.open(&paths.hashes(), OpenMode::Write) {
+            Ok(file) => Ok((file.len()? == len_of(record.geometry)).then_some(file)),
+            Err(error) if error.is_missing() => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// How many leaves the disk has.
@@ -241,6 +256,11 @@ impl LeafTable {
 /// How many leaves a disk has, the last possibly short.
 pub(crate) fn leaves_of(geometry: Geometry) -> LeafIndex {
     geometry.sectors().div_ceil(LEAF_SECTORS)
+}
+
+/// How long the file of entries is.
+fn len_of(geometry: Geometry) -> ByteLen {
+    ByteLen(leaves_of(geometry) * ENTRY_LEN as u64)
 }
 
 /// The leaves of which an extent holds any sector.

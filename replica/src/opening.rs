@@ -95,13 +95,13 @@ pub(crate) fn open_existing(
     drop_parts(storage.as_ref(), &paths)?;
     let pending = pending_deltas(storage.as_ref(), &paths, record)?;
     let identity = (disk, record.generation);
-    let leaves = LeafTable::open(storage.as_ref(), &paths, record, &base)?;
-    if leaves.known() < record.hashed {
-        // The file was lost: what is made anew counts once it is whole.
-        let record = Record { hashed: leaves.known(), ..record.clone() };
+    if record.hashed > 0 && !LeafTable::is_there(storage.as_ref(), &paths, record)? {
+        // Before another is made, whose entries would count: they are not known yet.
+        let record = Record { hashed: 0, ..record.clone() };
         catalog.replace(record)?;
     }
     let record = catalog.record();
+    let leaves = LeafTable::open(storage.as_ref(), &paths, record, &base)?;
     let taker = Arc::new(FrameTaker { opener, geometry: record.geometry, base, leaves });
     let books = Books {
         catalog,

@@ -14,10 +14,13 @@ use blocks::{Extent, Geometry, Sector};
 pub use wire::leaf::BlockHash;
 use wire::{
     COMPARE_BLOCK,
-    leaf::{LEAF_LEN, LEAVES_PER_BLOCK, LeafHash, leaf_hash},
+    leaf::{LEAF_LEN, LEAVES_PER_BLOCK, LeafHash, leaf_hash, zero_block},
 };
 
-use crate::plan::{Batch, Placed, push_joined};
+use crate::{
+    plan::{Batch, Placed, push_joined},
+    zeroes::is_zero,
+};
 
 /// The most blocks asked for at once: 256 MiB of disk, 128 KiB of hashes.
 pub const HASHES_PER_REQUEST: u32 = 4096;
@@ -171,6 +174,9 @@ impl Differing {
 }
 
 fn hash_of(block: &[u8]) -> BlockHash {
+    if block.len() as u64 == COMPARE_BLOCK.0 && is_zero(block) {
+        return zero_block();
+    }
     *blake3::hash(block).as_bytes()
 }
 

@@ -43,11 +43,22 @@ pub fn leaf_hash(place: usize, content: &[u8]) -> LeafHash {
     hasher.set_input_offset((place * LEAF_LEN) as u64).update(content).finalize_non_root()
 }
 
+/// The hashes of the whole leaves of a block of zeroes.
+static ZERO_LEAVES: LazyLock<[LeafHash; LEAVES_PER_BLOCK]> =
+    LazyLock::new(|| std::array::from_fn(|place| leaf_hash(place, &[0; LEAF_LEN])));
+
+static ZERO_BLOCK: LazyLock<BlockHash> =
+    LazyLock::new(|| *blake3::hash(&[0; LEAF_LEN * LEAVES_PER_BLOCK]).as_bytes());
+
 /// The hash of a whole leaf of zeroes.
 pub fn zero_leaf(place: usize) -> LeafHash {
-    static ZEROES: LazyLock<[LeafHash; LEAVES_PER_BLOCK]> =
-        LazyLock::new(|| std::array::from_fn(|place| leaf_hash(place, &[0; LEAF_LEN])));
-    ZEROES[place]
+    ZERO_LEAVES[place]
+}
+
+/// The hash of a whole block of zeroes: disks have many, and to see that a block is one is faster
+/// than to hash it.
+pub fn zero_block() -> BlockHash {
+    *ZERO_BLOCK
 }
 
 /// The hash of a block from those of its leaves; nothing for a block of one leaf or none.
@@ -56,6 +67,9 @@ pub fn zero_leaf(place: usize) -> LeafHash {
 /// If there are more leaves than a block has.
 pub fn block_hash(leaves: &[LeafHash]) -> Option<BlockHash> {
     assert!(leaves.len() <= LEAVES_PER_BLOCK, "the leaves of one block");
+    if leaves == *ZERO_LEAVES {
+        return Some(zero_block());
+    }
     let (left, right) = halves(leaves)?;
     Some(*merge_subtrees_root(&subtree(left), &subtree(right), Mode::Hash).as_bytes())
 }
@@ -107,5 +121,7 @@ mod tests {
         let content = content(LEAF_LEN);
         assert_ne!(leaf_hash(0, &content), leaf_hash(1, &content));
         assert_eq!(zero_leaf(7), leaf_hash(7, &[0; LEAF_LEN]));
+        assert_eq!(zero_block(), *blake3::hash(&[0; 65536]).as_bytes());
+        assert_eq!(block_hash(&leaves(&[0; 65536])), Some(zero_block()));
     }
 }

@@ -77,7 +77,10 @@ fn so_much_dirty_is_compared_in_its_time() -> Result<()> {
     let disk = zram(&rig, 61)?;
     let site = site_with(&rig, ASKED_ONLY)?;
     site.protect(&disk, PATIENCE)?;
+    // No delta carries a part of it off meanwhile.
+    site.agent(&["pause", disk.name()])?;
     fill(&rig, &Target::whole(0, &disk).front(ByteLen(60 << 20)), 62)?;
+    site.agent(&["resume", disk.name()])?;
     let waiting = site.wait_for_state(disk.name(), "resync_required", PATIENCE)?;
     ensure!(reason(&waiting) == "dirty-threshold", "{waiting}");
     site.agent(&["resync", disk.name(), "--now"])?;

@@ -116,7 +116,7 @@ fn following(disk: &Disk) -> Vec<u8> {
         plan(Seed, 2, true, &[piece(180, 137, Fill::Noise(2))]),
         plan(Delta, 3, true, &[piece(5, 1, Fill::Same(3)), piece(187, 10, Fill::Zero)]),
     ];
-    plans.iter().for_each(|plan| drop(send(disk, plan)));
+    plans.iter().for_each(|plan| send(disk, plan));
     while disk.fold_one().unwrap().is_some() {}
     let mut content = vec![0; DISK_LEN];
     plans.iter().for_each(|plan| plan.apply(&mut content));
@@ -170,7 +170,7 @@ fn hashes_that_are_not_kept_are_made_from_the_base_and_kept() {
 
 #[test]
 fn an_entry_that_is_wrong_costs_a_difference_and_hides_none() {
-    let (storage, store, disk) = new_disk();
+    let (storage, _store, disk) = new_disk();
     let content = following(&disk);
     kept(&storage).write_at(20 * 32 + 7, &[0xff]).unwrap();
     let hashes = disk.hashes(0, 3).unwrap().hashes;

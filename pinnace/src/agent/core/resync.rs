@@ -42,6 +42,10 @@ impl Core {
             (None, Some(_)) => None,
         };
         disk.record.resync = record;
+        if disk.record.resync.is_none() {
+            // Whatever it was, it was sent.
+            disk.record.difference = None;
+        }
         if disk.record.resync.is_none()
             && let Some(under_way) = disk.comparing.take()
         {
@@ -59,8 +63,6 @@ impl Core {
                 "compared"
             );
             disk.record.last_compared = Some(compared);
-            // It was sent, if it was there still.
-            disk.record.difference = None;
         }
         self.state.write_disk(&disk.record)
     }
