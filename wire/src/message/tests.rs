@@ -13,6 +13,25 @@ use crate::text::Text;
 const DISK: DiskId = DiskId([0xd1; 16]);
 
 fn agent_messages() -> Vec<(AgentMessage, &'static str)> {
+    let mut messages = first_agent_messages();
+    messages.push(leaf_request());
+    messages
+}
+
+fn leaf_request() -> (AgentMessage, &'static str) {
+    (
+        AgentMessage::LeafRequest(LeafRequest {
+            disk: DISK,
+            request: RequestId(9),
+            from: HashedFrom::Medium,
+            blocks: vec![3, 260],
+        }),
+        "2f000000 0900 d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1 0900000000000000 01 02000000 \
+         0300000000000000 0401000000000000",
+    )
+}
+
+fn first_agent_messages() -> Vec<(AgentMessage, &'static str)> {
     vec![
         (
             AgentMessage::Hello(Hello {
@@ -68,16 +87,6 @@ fn agent_messages() -> Vec<(AgentMessage, &'static str)> {
             }),
             "23000000 0800 d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1 0400000000000000 0600000000000000 \
              02",
-        ),
-        (
-            AgentMessage::LeafRequest(LeafRequest {
-                disk: DISK,
-                request: RequestId(9),
-                from: HashedFrom::Medium,
-                blocks: vec![3, 260],
-            }),
-            "2f000000 0900 d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1 0900000000000000 01 02000000 \
-             0300000000000000 0401000000000000",
         ),
     ]
 }
