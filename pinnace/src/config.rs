@@ -11,11 +11,13 @@ use serde::de::DeserializeOwned;
 mod agent;
 mod amount;
 mod policy;
+mod resync;
 mod target;
 
 pub(crate) use agent::AgentConfig;
 pub(crate) use amount::{Bytes, Interval};
 pub(crate) use policy::{Hooks, Policy};
+pub(crate) use resync::{ResyncConfig, VerifyConfig};
 pub(crate) use target::{RetentionConfig, TargetConfig};
 
 /// A layer of settings: every key may be absent, and another layer may be laid over it.

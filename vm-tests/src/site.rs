@@ -26,6 +26,9 @@ const TWO_LOOKS: Duration = Duration::from_millis(1200);
 /// points the base of a replica follows its disk, so that the two can be compared.
 pub const NO_POINTS: &str = "[policy]\npoint_interval = \"1h\"\nobjective = \"2h\"\n";
 
+/// Settings of an agent that compares disks at whatever time of the day.
+pub const ANY_TIME: &str = "[resync]\nwindow = \"always\"\n";
+
 /// What is particular about a site.
 #[derive(Clone, Debug, Default)]
 pub struct SiteSpec {
@@ -79,9 +82,10 @@ impl Site {
         );
         fs::write(&target_config, text)?;
         let agent_config = dir.join("agent.toml");
+        let resync = if spec.agent_settings.contains("[resync]") { "" } else { ANY_TIME };
         let policy = if spec.agent_settings.contains("[policy]") { "" } else { NO_POINTS };
         let text = format!(
-            "state_dir = {:?}\nsocket = {:?}\npin_dir = {:?}\n{}\n{policy}",
+            "state_dir = {:?}\nsocket = {:?}\npin_dir = {:?}\n{}\n{policy}\n{resync}",
             dir.join("agent"),
             dir.join("agent.sock"),
             pins.path().join("pinnace"),

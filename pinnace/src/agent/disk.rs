@@ -20,10 +20,12 @@ use wire::message::{OpenDisk, Origin};
 use wire::{DataKey, Sealer, Text};
 
 use super::clock::now;
+use super::core::resync::UnderWay;
+use super::core::verify::Looking;
 use super::points::DiskPoints;
 use super::state::{DiskRecord, Standing};
 use super::trouble::Held;
-use crate::admin::agent::{Latency, Response, SentBytes};
+use crate::admin::agent::{Latency, Response, SentBytes, VerifyStatus};
 
 /// Says that a baseline was kept beside the disk's maps.
 const BASELINE_KEPT: u64 = 1;
@@ -93,6 +95,17 @@ pub(super) struct ProtectedDisk {
     pub(super) has_been_open: bool,
     /// A line of the replica's that a person wants to be written over.
     pub(super) discard: Option<Generation>,
+    /// A comparison that is under way.
+    pub(super) comparing: Option<UnderWay>,
+    /// How the last verification went, or how it goes.
+    pub(super) verifying: Option<VerifyStatus>,
+    /// When blocks are sampled next, whether they are being, and how many were since a comparison
+    /// or a difference, none of which differed.
+    pub(super) next_sample: Instant,
+    pub(super) is_sampling: bool,
+    pub(super) sampled_blocks: u64,
+    /// What a verification is looking at.
+    pub(super) looking: Option<Looking>,
     /// The pass that is under way.
     pub(super) pass: Option<Pass>,
     /// Ring records known to be lost.
@@ -335,7 +348,8 @@ impl ProtectedDisk {
     }
 
     /// Drops the pending bits of what is durable, then notes the epoch beside them.
-    pub(super) fn release(&self, released: &Bitmap) {
+    pub(super) fn release(&mut self, released: &Bitmap) {
+        self.looking.iter_mut().for_each(|looking| looking.note(released));
         released.words().for_each(|(index, bits)| self.tracked.drop_pending(index, bits));
         self.tracked.acknowledge(self.tracker.acked());
     }
@@ -371,6 +385,16 @@ impl ProtectedDisk {
     /// Where its protection stands.
     pub(super) fn standing(&self) -> &Standing {
         self.record.standing.as_ref().expect("set when the disk is taken up")
+    }
+
+    /// Whether a verification has found a difference that nothing is done about.
+    pub(super) fn is_known_to_differ(&self) -> bool {
+        self.record.difference.is_some() && self.gap().is_none()
+    }
+
+    /// How much is dirty, suspect or on its way.
+    pub(super) fn outstanding_bytes(&self) -> ByteLen {
+        ByteLen(outstanding(&self.tracker).0.min(self.geometry.len().0))
     }
 
     pub(super) fn path(&self) -> PathBuf {

@@ -141,6 +141,9 @@ pub(super) fn protect(
         paused: false,
         standing: Some(Standing::begin()),
         ticket: None,
+        resync: None,
+        last_compared: None,
+        difference: None,
     };
     // Key, log, record: a record on disk always has the other two.
     core.state.write_key(id, &key)?;
@@ -223,6 +226,12 @@ pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> R
         device,
         tracked,
         handle,
+        comparing: None,
+        verifying: None,
+        next_sample: Instant::now() + core.config.verify.sample_interval.unwrap_or_default(),
+        is_sampling: false,
+        sampled_blocks: 0,
+        looking: None,
         pass: tracker.in_pass().then(|| Pass::begin(&tracker)),
         tracker,
         proves: check.settled_offset().is_some(),

@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use crossbeam_channel::{Sender, bounded, unbounded};
 use ebpf::Tracking;
 use shipper::{Engine, EngineConfig, Limits};
+use wire::message::Features;
 
 use super::core::points::Points;
 use super::core::{Core, Event};
@@ -90,6 +91,7 @@ fn assemble(
         absent: Vec::new(),
         link,
         link_status,
+        features: Features::default(),
         next_check: Instant::now(),
         points,
         events,

@@ -8,7 +8,8 @@ use blocks::{ByteLen, ChunkSize};
 use ebpf::LoadOptions;
 
 use super::policy::{HooksLayer, PolicyLayer};
-use super::{Bytes, Hooks, Interval, Policy, Required, layer, load};
+use super::resync::{ResyncLayer, VerifyLayer};
+use super::{Bytes, Hooks, Interval, Policy, Required, ResyncConfig, VerifyConfig, layer, load};
 
 /// Settings of the agent, checked.
 #[derive(Clone, Debug)]
@@ -43,6 +44,10 @@ pub(crate) struct AgentConfig {
     pub(crate) hooks: Hooks,
     /// Sizes of what the kernel keeps for tracking, from the next time that programs are loaded.
     pub(crate) tracking: LoadOptions,
+    /// When comparisons may begin.
+    pub(crate) resync: ResyncConfig,
+    /// How often blocks are sampled.
+    pub(crate) verify: VerifyConfig,
 }
 
 layer!(AgentLayer {
@@ -62,6 +67,8 @@ layer!(AgentLayer {
     policy: PolicyLayer,
     hooks: HooksLayer,
     tracking: TrackingLayer,
+    resync: ResyncLayer,
+    verify: VerifyLayer,
 });
 
 layer!(TrackingLayer { ring: Bytes, in_flight: u32 });
@@ -98,6 +105,8 @@ impl AgentConfig {
             policy: Policy::check(&layer.policy).context("policy")?,
             hooks: Hooks::check(layer.hooks).context("hooks")?,
             tracking: check_tracking(&layer.tracking).context("tracking")?,
+            resync: ResyncConfig::check(&layer.resync).context("resync")?,
+            verify: VerifyConfig::check(&layer.verify).context("verify")?,
         };
         ensure!(config.interval >= Duration::from_millis(100), "interval: at least 100ms");
         ensure!(config.log_interval >= Duration::from_secs(1), "log_interval: at least 1s");

@@ -12,10 +12,13 @@ use std::time::Duration;
 use anyhow::Result;
 use blocks::{ByteLen, DiskId, Epoch, MachineId};
 use quinn::{Connection, RecvStream, SendStream};
-use replica::{Admitted, ChangeError, Completeness, Disk, DiskState, History, Store};
+use replica::{
+    Admitted, BlockLeaves, ChangeError, Completeness, Disk, DiskState, History, Store,
+};
 use tokio::sync::mpsc;
 use wire::message::{
-    Features, HashRequest, OpenDisk, ReplicaState, RequestId, RetractPoints, VersionRange,
+    Features, HashRequest, LeafRequest, OpenDisk, ReplicaState, RequestId, RetractPoints,
+    VersionRange,
 };
 use wire::session::{
     ReplicaPosition, StreamEnd, StreamId, TargetAction, TargetConfig, TargetSession,
@@ -70,6 +73,7 @@ pub(super) enum Report {
 pub(super) enum Answer {
     Opened(DiskId, Result<Admitted, Refused>),
     Hashes(DiskId, RequestId, Result<Vec<[u8; 32]>, (CloseCode, String)>),
+    Leaves(DiskId, RequestId, Result<BlockLeaves, (CloseCode, String)>),
     /// What is known of points was to change durably.
     Points(DiskId, Result<(), (CloseCode, String)>),
 }
@@ -116,7 +120,7 @@ pub(super) async fn serve(
         target,
         peer: machine,
         versions: VersionRange::SUPPORTED,
-        features: Features::default(),
+        features: Features::SUPPORTED,
         window: WINDOW,
     });
     let peer = Peer {
@@ -203,6 +207,7 @@ impl Peer {
             // Dropping the writer throws away what it has.
             TargetAction::Abort { disk, epoch } => drop(self.epochs.remove(&(disk, epoch))),
             TargetAction::Hash(request) => self.hash(request),
+            TargetAction::HashLeaves(request) => self.hash_leaves(request),
             TargetAction::ConfirmPoints { disk, through } => {
                 self.change_points(disk, move |history| history.confirm(through));
             }
@@ -276,9 +281,14 @@ impl Peer {
             Answer::Hashes(disk, request, Ok(hashes)) => {
                 self.session.handle_hashes(disk, request, hashes);
             }
+            Answer::Leaves(disk, request, Ok(leaves)) => {
+                let BlockLeaves { as_of, blocks } = leaves;
+                self.session.handle_leaves((disk, request), as_of, blocks);
+            }
             // What is no longer relied on may go, and what stood in for it too.
             Answer::Points(_, Ok(())) => self.holdings.retention.look(),
             Answer::Hashes(disk, _, Err((code, detail)))
+            | Answer::Leaves(disk, _, Err((code, detail)))
             | Answer::Points(disk, Err((code, detail))) => {
                 self.disks.remove(&disk);
                 self.session.handle_disk_refused(disk, code, &detail);
@@ -329,6 +339,16 @@ impl Peer {
             hashes.map_err(|error| (opening::code(error.class()), with_causes(&error)))
         };
         self.later(work, move |hashes| Answer::Hashes(request.disk, request.request, hashes));
+    }
+
+    fn hash_leaves(&mut self, request: LeafRequest) {
+        let Some(disk) = self.disks.get(&request.disk).cloned() else { return };
+        let (id, number) = (request.disk, request.request);
+        let work = move || {
+            let leaves = disk.leaves(request.from, &request.blocks);
+            leaves.map_err(|error| (opening::code(error.class()), with_causes(&error)))
+        };
+        self.later(work, move |leaves| Answer::Leaves(id, number, leaves));
     }
 
     /// Changes durably what is known of a disk's points.

@@ -4,7 +4,7 @@ use blocks::{ByteLen, DiskId, Epoch, Generation, MachineId, Ticket};
 use bytes::Bytes;
 
 use super::origin::{read_ticket, write_ticket};
-use super::{Envelope, Features, HASH_COUNT_MAX, MessageError, RequestId, encode};
+use super::{Envelope, Features, HASH_COUNT_MAX, Leaves, MessageError, RequestId, encode};
 use crate::close::{CloseCode, Detail};
 use crate::layout::{LayoutError, Reader, Writer};
 
@@ -44,6 +44,8 @@ pub enum TargetMessage {
     },
     /// The answer to a ping.
     Pong(u64),
+    /// The answer to a request for hashes of leaves.
+    Leaves(Leaves),
 }
 
 /// The answer to a hello.
@@ -137,6 +139,7 @@ const HASHES: u16 = 0x8006;
 const CREDIT: u16 = 0x8007;
 const DISK_CLOSED: u16 = 0x8008;
 const PONG: u16 = 0x8009;
+const LEAVES: u16 = 0x800a;
 
 impl TargetMessage {
     /// The message with its envelope.
@@ -158,6 +161,7 @@ impl TargetMessage {
             }),
             Self::DiskClosed { disk } => encode(DISK_CLOSED, |body| body.array(&disk.0)),
             Self::Pong(number) => encode(PONG, |body| body.u64(*number)),
+            Self::Leaves(leaves) => encode(LEAVES, |body| leaves.write(body)),
         }
     }
 
@@ -175,6 +179,7 @@ impl TargetMessage {
             CREDIT => read_credit(&mut body),
             DISK_CLOSED => body.array().map(|disk| Self::DiskClosed { disk: DiskId(disk) }),
             PONG => body.u64().map(Self::Pong),
+            LEAVES => Leaves::read(&mut body).map(Self::Leaves),
             _ => return Err(MessageError::Type(kind)),
         };
         let checked = message.and_then(|message| body.end().map(|()| message));

@@ -70,6 +70,9 @@ pub enum Violation {
     /// A request for hashes past the end of the disk, or one too many.
     #[error("a request for hashes past the end of the disk, or one too many")]
     HashRequest,
+    /// What needs an ability that the two ends have not agreed on.
+    #[error("{0}, which the two ends have not agreed on")]
+    NotAgreed(&'static str),
     /// An answer to nothing that was asked.
     #[error("{0} for nothing that was asked")]
     Unasked(&'static str),
@@ -102,6 +105,7 @@ impl Violation {
             | Self::PastEnd(_)
             | Self::StreamShort(_)
             | Self::HashRequest
+            | Self::NotAgreed(_)
             | Self::Unasked(_)
             | Self::ConfirmedEarly(_)
             | Self::DurableOutOfOrder(_) => Reason::ProtocolViolation,

@@ -21,7 +21,8 @@ use crate::exit::{Exit, Failure};
 impl Core {
     pub(super) fn apply_link(&mut self, event: LinkEvent) {
         match event {
-            LinkEvent::Up => {
+            LinkEvent::Up { features } => {
+                self.features = features;
                 self.link_status = LinkStatus::Connected { since: jiff::Timestamp::now() };
                 let ids: Vec<DiskId> = self.disks.keys().copied().collect();
                 ids.into_iter().for_each(|id| self.open_session(id));

@@ -192,6 +192,7 @@ pub(super) fn names(actions: &[TargetAction]) -> Vec<String> {
         TargetAction::ConfirmPoints { through, .. } => format!("confirm {through}"),
         TargetAction::RetractPoints(it) => format!("retract {} to {}", it.after, it.through),
         TargetAction::Hash(request) => format!("hash {}", request.first_block),
+        TargetAction::HashLeaves(request) => format!("hash leaves of {:?}", request.blocks),
         TargetAction::CloseDisk { forget, .. } => format!("close {forget:?}"),
         TargetAction::StopStream { stream, .. } => format!("stop {}", stream.0),
         TargetAction::Close { code, .. } => format!("CLOSE {code}"),
