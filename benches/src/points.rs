@@ -87,7 +87,10 @@ pub(crate) fn measure(rig: &Rig, rounds: Rounds) -> Result<Findings> {
         store.read_once(rig, LARGE, &mut large)?;
         large.say(rounds, round, "one large delta");
     }
-    Ok(findings(times, [("as shipped", shipped), ("full frames", full), ("one large delta", large)]))
+    Ok(findings(
+        times,
+        [("as shipped", shipped), ("full frames", full), ("one large delta", large)],
+    ))
 }
 
 /// A disk with deltas of scattered blocks.

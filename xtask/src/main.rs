@@ -12,8 +12,8 @@ mod demo;
 #[expect(unreachable_pub, reason = "there it is public")]
 #[path = "../../benches/src/document.rs"]
 mod document;
-mod figures;
 mod endurance;
+mod figures;
 mod fuzz;
 mod machine;
 mod mutants;

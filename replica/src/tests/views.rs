@@ -6,8 +6,8 @@ use std::{collections::BTreeSet, thread};
 use blocks::{ByteLen, Epoch, EpochKind, Geometry, Sector};
 use numbers::Random;
 use wire::{
-    CheckedFrame, Codec, Content, EpochEnd, EpochLink, EpochSummary, FrameExtent, FrameSpec, Sealer,
-    Sequence,
+    CheckedFrame, Codec, Content, EpochEnd, EpochLink, EpochSummary, FrameExtent, FrameSpec,
+    Sealer, Sequence,
 };
 
 use super::source::{point, spec};
@@ -101,7 +101,8 @@ impl Source {
         let slot = SECTORS / (FRAMES * EXTENTS);
         let mut extent = |number: u64| {
             let sectors = 1 + self.random.below(40);
-            let skipped = if number % 5 == 0 { slot - sectors } else { self.random.below(slot - 40) };
+            let skipped =
+                if number % 5 == 0 { slot - sectors } else { self.random.below(slot - 40) };
             let is_zero = self.random.below(6) == 0;
             FrameExtent {
                 start: Sector(number * slot + skipped),
@@ -109,10 +110,17 @@ impl Source {
                 content: if is_zero { Content::Zeroes } else { Content::Data },
             }
         };
-        (0..FRAMES).map(|frame| (0..EXTENTS).map(|n| extent(frame * EXTENTS + n)).collect()).collect()
+        (0..FRAMES)
+            .map(|frame| (0..EXTENTS).map(|n| extent(frame * EXTENTS + n)).collect())
+            .collect()
     }
 
-    fn seal(&mut self, link: EpochLink, sequence: Sequence, extents: &[FrameExtent]) -> CheckedFrame {
+    fn seal(
+        &mut self,
+        link: EpochLink,
+        sequence: Sequence,
+        extents: &[FrameExtent],
+    ) -> CheckedFrame {
         let mut data = Vec::new();
         for extent in extents {
             let is_zero = extent.content == Content::Zeroes;

@@ -214,9 +214,9 @@ impl Layers {
     /// Whether anything that is shown is in a frame of the delta of `epoch`.
     pub(crate) fn holds(&self, epoch: Epoch, frame: FrameNumber) -> bool {
         let layer = self.layers.iter().find(|layer| layer.delta.name().link.epoch == epoch);
-        let frame = layer.filter(|layer| (frame as usize) < layer.delta.frames().len()).map(
-            |layer| u32::try_from(layer.first_frame + u64::from(frame)),
-        );
+        let frame = layer
+            .filter(|layer| (frame as usize) < layer.delta.frames().len())
+            .map(|layer| u32::try_from(layer.first_frame + u64::from(frame)));
         matches!(frame, Some(Ok(number)) if !self.shown.of_frame(number).is_empty())
     }
 

@@ -62,8 +62,7 @@ pub(super) struct Destination<'a> {
 
 impl PageCache {
     pub(super) fn new(bytes_max: usize) -> Self {
-        let (pages_max, held, spare) =
-            (bytes_max / PAGE_COST, RwLock::default(), Mutex::default());
+        let (pages_max, held, spare) = (bytes_max / PAGE_COST, RwLock::default(), Mutex::default());
         Self { pages_max, held, spare }
     }
 

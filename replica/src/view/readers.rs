@@ -98,7 +98,8 @@ impl Positions {
         }
         let ends = self.0.iter().skip(1).map(|next| Bound::Excluded(*next));
         let ends = ends.chain([Bound::Unbounded]);
-        let ranges = self.0.iter().zip(ends).filter(|(start, end)| *end != Bound::Excluded(**start));
+        let ranges =
+            self.0.iter().zip(ends).filter(|(start, end)| *end != Bound::Excluded(**start));
         let last = |(start, end): (&PageNumber, Bound<PageNumber>)| {
             let (last, _) = held.range((Bound::Included(*start), end)).next_back()?;
             Some((*last, last - start))

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, anyhow};
-use blocks::{ByteLen, DiskId, Epoch};
+use blocks::{DiskId, Epoch};
 use control::FailureClass;
 use crossbeam_channel::Sender;
 use quinn::{Connection, RecvStream, SendStream};
