@@ -202,6 +202,7 @@ impl World {
                     let count = disk.requests.remove(&hashes.request).expect("they were asked for");
                     assert_eq!(hashes.hashes.len(), count as usize);
                 }
+                SourceEvent::Leaves(leaves) => panic!("nobody asked for {leaves:?}"),
                 SourceEvent::Closed { .. } => self.closed = true,
                 SourceEvent::Welcomed(_)
                 | SourceEvent::Credited { .. }

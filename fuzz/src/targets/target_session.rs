@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use blocks::{ByteLen, DiskId, Epoch, Generation, MachineId, RetractReason, Ticket};
 use wire::frame::FrameError;
 use wire::message::{
-    Features, Forget, HashRequest, Hello, OpenDisk, Origin, ReplicaState, RequestId, RetractPoints,
-    VersionRange,
+    Features, Forget, HashRequest, Hello, LEAF_BLOCKS_MAX, OpenDisk, Origin, ReplicaState,
+    RequestId, RetractPoints, VersionRange,
 };
 use wire::session::{
     EPOCHS_IN_FLIGHT_MAX, ReplicaPosition, StreamEnd, StreamId, TargetAction, TargetConfig,
@@ -266,6 +266,10 @@ impl World {
                     assert!(!aborted.committing, "a commit can't be taken back");
                 }
                 TargetAction::Hash(request) => self.hashing.push(request),
+                TargetAction::HashLeaves(request) => {
+                    assert!((1..=LEAF_BLOCKS_MAX as usize).contains(&request.blocks.len()));
+                    assert!(request.blocks.is_sorted_by(|a, b| a < b));
+                }
                 TargetAction::ConfirmPoints { disk, through } => {
                     assert!(through <= self.disks[&disk].durable);
                 }

@@ -106,6 +106,7 @@ impl Standing {
     pub(crate) fn begin() -> Self {
         let (state, since) = (ProtectionState::InitialReplication, jiff::Timestamp::now());
         Self { state, since, refusal: None }
+    }
 }
 
 impl AgentState {

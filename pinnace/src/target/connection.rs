@@ -12,9 +12,7 @@ use std::time::Duration;
 use anyhow::Result;
 use blocks::{ByteLen, DiskId, Epoch, MachineId};
 use quinn::{Connection, RecvStream, SendStream};
-use replica::{
-    Admitted, BlockLeaves, ChangeError, Completeness, Disk, DiskState, History, Store,
-};
+use replica::{Admitted, BlockLeaves, ChangeError, Completeness, Disk, DiskState, History, Store};
 use tokio::sync::mpsc;
 use wire::message::{
     Features, HashRequest, LeafRequest, OpenDisk, ReplicaState, RequestId, RetractPoints,
