@@ -73,12 +73,14 @@ impl CrossCheck {
         self.offset.filter(|_| self.settled).and_then(|offset| i64::try_from(offset).ok())
     }
 
-    /// Takes a reading of a moment of rest. Two in a row with the same difference settle the offset,
-    /// unless it is settled: one could stand between a completion's two counters.
+    /// Takes a reading of a moment of rest. Two in a row with the same difference settle the offset:
+    /// one could stand between a completion's two counters. If both did, the offset came out too
+    /// small, and later ones raise it. Nothing that is lost ever does.
     pub fn handle_rest(&mut self, reading: Reading) {
         let difference = reading.difference();
         let agrees = self.at_rest.replace(difference) == Some(difference);
-        if agrees && !self.settled {
+        let raises = self.offset.is_none_or(|offset| difference > offset);
+        if agrees && (raises || !self.settled) {
             self.settled = true;
             self.offset = Some(difference);
         }
@@ -207,11 +209,22 @@ mod tests {
         assert_eq!(check.settled_offset(), None, "no two in a row agree");
         check.handle_rest(reading(1100, 140));
         assert_eq!(check.settled_offset(), Some(-960));
-        // Later ones change nothing, or they would hide what is lost.
+        // Smaller ones change nothing, or they would hide what is lost.
         check.handle_rest(reading(1200, 232));
         check.handle_rest(reading(1200, 232));
         assert_eq!(check.handle_reading(reading(1300, 332)), Verdict::Plausible);
         assert_eq!(check.handle_reading(reading(1400, 432)), Verdict::Missing { sectors: 8 });
+    }
+
+    #[test]
+    fn an_offset_that_was_learnt_amid_a_completion_is_mended_at_rest() {
+        let mut check = CrossCheck::default();
+        check.handle_rest(reading(1008, 40));
+        check.handle_rest(reading(1008, 40));
+        assert_eq!(check.settled_offset(), Some(-968));
+        check.handle_rest(reading(1008, 48));
+        check.handle_rest(reading(1008, 48));
+        assert_eq!(check.settled_offset(), Some(-960));
     }
 
     #[test]

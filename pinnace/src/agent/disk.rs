@@ -35,6 +35,7 @@ const REST_KEPT: u64 = 1;
 /// How long a disk is looked at for a moment of rest before its initial replication begins. Only one
 /// that is never idle, not for microseconds, takes so long, and its points are not confirmed.
 const SETTLING: Duration = Duration::from_secs(1);
+const BETWEEN_LOOKS: Duration = Duration::from_micros(500);
 
 /// The cross-check of a disk that was tracked before: it goes on from the offset kept then, so that
 /// a loss while no agent ran is found.
@@ -320,6 +321,7 @@ impl ProtectedDisk {
             if let Some(reading) = self.sample()?.at_rest() {
                 self.check.handle_rest(reading);
             }
+            std::thread::sleep(BETWEEN_LOOKS);
         }
         self.proves = self.check.settled_offset().is_some();
         Ok(())
