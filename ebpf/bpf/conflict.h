@@ -30,8 +30,12 @@ static __always_inline void note_word(struct conflicts *all, u32 half, u32 slot,
 	u64 hash = ((u64)slot << 32 ^ index / 8) * 0x9e3779b97f4a7c15ULL;
 	u32 turn = hash >> (64 - CONFLICT_LINES_LOG2 - 6) & 63;
 	u32 within = (index + (hash >> (64 - CONFLICT_LINES_LOG2 - 9))) % 8;
-	u64 *word = &all->words[half][(hash >> (64 - CONFLICT_LINES_LOG2)) * 8 + within];
+	u32 at = (hash >> (64 - CONFLICT_LINES_LOG2)) * 8 + within;
+	u64 *word;
 
+	/* The compiler makes an OR of the sum, of which the verifier of 6.1 loses the bounds. */
+	barrier_var(at);
+	word = &all->words[half][at & (CONFLICT_WORDS - 1)];
 	bits = bits << turn | bits >> (-turn & 63);
 	if (bits & ~*(volatile u64 *)word)
 		__sync_fetch_and_or(word, bits);
