@@ -22,6 +22,12 @@ pub struct Circumstances<'a> {
     pub connected: bool,
     /// The gap that is open.
     pub gap: Option<GapReason>,
+    /// When it was found, as people write it.
+    pub since: Option<&'a str>,
+    /// What the comparison waits for, and how not to wait.
+    pub waits_for: Option<&'a str>,
+    /// What a verification found, and what mends that.
+    pub difference: Option<&'a str>,
     /// How old the replica may be.
     pub objective: Duration,
 }
@@ -50,6 +56,9 @@ pub fn explain(state: ProtectionState, found: &Circumstances<'_>) -> Option<Stri
         ProtectionState::Paused => {
             Some(format!("paused by an operator; `pinnace resume {disk}` ships again"))
         }
+        ProtectionState::Critical if found.refusal.is_none() && found.difference.is_some() => {
+            found.difference.map(str::to_owned)
+        }
         ProtectionState::Critical => Some(format!(
             "{}. Once that is mended, `pinnace resume {disk}` tries again",
             found.refusal.unwrap_or("the target refuses it").trim_end_matches('.')
@@ -68,19 +77,23 @@ fn of_gap(state: ProtectionState, found: &Circumstances<'_>) -> String {
         return "a comparison ends; `pinnace status -w` shows how far it is".into();
     };
     let disk = found.disk;
+    let since = found.since.map_or_else(String::new, |since| format!(" since {since}"));
     match reason {
         GapReason::Tainted(taints) if taints.contains(Taint::StatisticsOff) => format!(
-            "tracking gap: {reason}; write 1 to the disk's queue/iostats: `echo 1 > \
+            "tracking gap{since}: {reason}; write 1 to the disk's queue/iostats: `echo 1 > \
              /sys/block/{disk}/queue/iostats`"
         ),
         _ if state == ProtectionState::Resynchronising => format!(
-            "tracking gap: {reason}; comparing the disk with its replica; `pinnace status -w` shows \
+            "tracking gap{since}: {reason}; comparing the disk with its replica; `pinnace status -w` shows \
              how far it is"
         ),
-        _ => format!(
-            "tracking gap: {reason}; the disk is compared as soon as that is possible; `pinnace \
-             resume {disk}` tries at once"
-        ),
+        _ => match found.waits_for {
+            Some(what) => format!("tracking gap{since}: {reason}; the comparison waits for {what}"),
+            None => format!(
+                "tracking gap{since}: {reason}; the disk is compared as soon as that is possible; \
+                 `pinnace resume {disk}` tries at once"
+            ),
+        },
     }
 }
 
@@ -111,8 +124,21 @@ mod tests {
         for (gap, failing) in gaps.into_iter().flat_map(|gap| failing.map(|it| (gap, it))) {
             for (connected, refusal) in [(true, None), (false, None), (false, Some("No."))] {
                 let objective = Duration::from_secs(30);
-                let disk = "vda";
-                all.push(Circumstances { disk, refusal, failing, connected, gap, objective });
+                let found = Circumstances {
+                    disk: "vda",
+                    refusal,
+                    failing,
+                    connected,
+                    gap,
+                    since: None,
+                    waits_for: None,
+                    difference: None,
+                    objective,
+                };
+                let waits_for = Some("somebody to ask: `pinnace resync vda --now`");
+                let difference = Some("bytes differ; `pinnace resync vda --now` sends them");
+                all.push(found);
+                all.push(Circumstances { since: Some("12:00"), waits_for, difference, ..found });
             }
         }
         all

@@ -148,6 +148,11 @@ impl Base {
         Ok(self)
     }
 
+    /// Whether this process made it, so that it is zeroes wherever nobody has written since.
+    pub(crate) fn is_fresh(&self) -> bool {
+        matches!(self.history, History::Fresh { .. })
+    }
+
     /// Its path for the operating system.
     pub(crate) fn path(&self) -> &Path {
         self.file.path()
@@ -168,14 +173,15 @@ impl Base {
         result
     }
 
-    /// Makes an extent that lies within the disk read as zeroes.
-    pub(crate) fn zero(&self, extent: Extent) -> Result<(), StorageError> {
+    /// Makes an extent that lies within the disk read as zeroes; says whether it may have read as
+    /// anything else.
+    pub(crate) fn zero(&self, extent: Extent) -> Result<bool, StorageError> {
         if self.is_untouched(self.geometry.chunks_of(extent)) {
-            return Ok(());
+            return Ok(false);
         }
         let result = self.file.zero_range(extent.start.bytes(), extent.len().0);
         self.synced.store(false, Ordering::Release);
-        result
+        result.map(|()| true)
     }
 
     /// The file, for whoever reads it.
@@ -249,6 +255,7 @@ mod tests {
             folded: Epoch::NONE,
             name: String::new(),
             base_point: None,
+            hashed: 0,
             marks: Marks::default(),
         }
     }

@@ -5,6 +5,7 @@
 //! - `folded <= last_durable`; the deltas in between are files, chained by what they follow.
 //! - `Completeness::Empty` exactly while `last_durable` is 0.
 //! - no line of history was left after `last_durable`.
+//! - `hashed` is at most the number of the disk's leaves.
 //! - `confirmed <= last_durable`, and `folded <= pin <= last_durable` for every pin.
 
 mod format;
@@ -16,7 +17,11 @@ use storage::{SlotError, SlotFile, SlotTag, Storage};
 pub(crate) use marks::Marks;
 pub use marks::{PINS_MAX, PointStatus};
 
-use crate::{error::FailureClass, layout::DiskPaths};
+use crate::{
+    error::FailureClass,
+    layout::DiskPaths,
+    leaves::{LeafIndex, leaves_of},
+};
 
 const TAG: SlotTag = SlotTag(*b"PINDISK\0");
 const VERSION: u16 = 2;
@@ -80,6 +85,8 @@ pub(crate) struct Record {
     pub(crate) name: String,
     /// The point that the base holds, if it holds one.
     pub(crate) base_point: Option<PointRecord>,
+    /// The hashes of so many leaves of the base are kept, from the first on.
+    pub(crate) hashed: LeafIndex,
     pub(crate) marks: Marks,
 }
 
@@ -178,6 +185,9 @@ impl Record {
 
     /// The invariants of the module's head.
     fn check(self) -> Result<Self, RecordError> {
+        if self.state.last_durable > Epoch::MAX {
+            return Err(RecordError::Field("last durable epoch"));
+        }
         if self.folded > self.state.last_durable {
             return Err(RecordError::Field("folded epoch"));
         }
@@ -188,6 +198,9 @@ impl Record {
         let left = self.lineage.past().first().map(|line| line.through);
         if left > Some(self.state.last_durable) {
             return Err(RecordError::Field("lines of history"));
+        }
+        if self.hashed > leaves_of(self.geometry) {
+            return Err(RecordError::Field("number of hashes"));
         }
         let (first, last) = (self.marks.pins().first(), self.marks.pins().last());
         let held = first.is_none_or(|pin| *pin >= self.folded)

@@ -27,6 +27,7 @@ mod incoming;
 mod key_store;
 mod layout;
 mod leases;
+mod leaves;
 mod opening;
 mod points;
 mod retain;
@@ -49,7 +50,7 @@ pub use device_record::DeviceRecordError;
 pub use disk::{BeginError, Disk, MustReopenError};
 pub use error::FailureClass;
 pub use fold::FoldError;
-pub use hashes::{BlockHash, BlockHashes, HashError};
+pub use hashes::{BlockHashes, BlockLeaves, HashError};
 pub use history::{ChangeError, History};
 pub use incoming::{Durable, Incoming, IncomingError};
 pub use key_store::KeyError;
@@ -62,5 +63,7 @@ pub use store::{
     ForgetError, HistoryError, InitError, InspectError, OpenDiskError, OpenStoreError,
     PromoteError, ReplicaOrigin, SourceOrigin, Store, Usage, VerifyReport,
 };
-pub use view::{Allocated, Allocation, LayerError, LayerFault, ReadError, View, ViewError};
+pub use view::{
+    Allocated, Allocation, LayerError, LayerFault, ReadError, VIEW_CACHE_DEFAULT, View, ViewError,
+};
 pub use workers::Parallelism;

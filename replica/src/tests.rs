@@ -15,5 +15,6 @@ mod room;
 mod scenario;
 mod scrub;
 mod source;
+mod views;
 
 pub(crate) use source::point;

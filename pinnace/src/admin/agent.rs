@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use blocks::{CutTime, PointRecord};
 use serde::{Deserialize, Serialize};
 
+use crate::agent::{Difference, Estimate};
+
 /// A request to the agent.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -30,6 +32,20 @@ pub(crate) enum Request {
     },
     /// Try the connection again at once, and what was refused on it.
     Retry,
+    /// Compare a disk with its replica: now, or in the window of comparisons.
+    Resync {
+        disk: String,
+        now: bool,
+    },
+    /// Hold a disk against its replica, reading so many bytes a second.
+    Verify {
+        disk: String,
+        rate_bytes: u64,
+    },
+    /// Say what a comparison would amount to.
+    EstimateResync {
+        disk: String,
+    },
     /// Make a recovery point now; the answer comes when it is durable.
     CreatePoint {
         app_consistent: bool,
@@ -46,6 +62,8 @@ pub(crate) enum Response {
     Done(String),
     /// The point that was made.
     Point(PointMade),
+    /// What a comparison would amount to.
+    Estimate(Estimate),
 }
 
 /// The agent as a whole.
@@ -60,6 +78,15 @@ pub(crate) struct Status {
     /// Resident memory of the agent, in bytes.
     pub(crate) memory_bytes: u64,
     pub(crate) points: PointsStatus,
+    /// Datagrams of the connection to the target, since the agent started.
+    pub(crate) link_bytes: LinkBytes,
+}
+
+/// Bytes of datagrams, headers of UDP and IP not counted.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct LinkBytes {
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
 }
 
 /// The connection to the target.
@@ -111,6 +138,17 @@ pub(crate) struct DiskStatus {
     pub(crate) since: jiff::Timestamp,
     /// Why the state is not green, and what to do.
     pub(crate) reason: Option<String>,
+    /// The comparison that is due or under way.
+    pub(crate) resync: Option<ResyncStatus>,
+    /// The last verification.
+    pub(crate) verify: Option<VerifyStatus>,
+    /// Blocks drawn at random that did not differ, since the agent started, or since a comparison
+    /// or a difference; and the share of all blocks that may differ all the same, with a
+    /// confidence of 95 %.
+    pub(crate) sampled_blocks: u64,
+    pub(crate) divergence_max: f64,
+    /// What it has found, and nobody has sent yet.
+    pub(crate) difference: Option<Difference>,
     /// How long initial replication or comparison will still take, at the pace so far.
     pub(crate) remaining_seconds: Option<f64>,
     /// The age of the oldest write that the replica lacks.
@@ -130,6 +168,45 @@ pub(crate) struct DiskStatus {
     pub(crate) ack_latency: Option<Latency>,
     /// The newest recovery point that the target holds of it.
     pub(crate) last_point: Option<PointMade>,
+}
+
+/// A comparison that is due or under way.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct ResyncStatus {
+    /// The reason's name for machines.
+    pub(crate) reason: String,
+    /// The reason in words.
+    pub(crate) detail: String,
+    pub(crate) since: jiff::Timestamp,
+    /// When it began, if it has.
+    pub(crate) begun: Option<jiff::Timestamp>,
+    /// The window in which it may begin.
+    pub(crate) window: String,
+    /// When it begins at the latest, if it waits for the window and that opens.
+    pub(crate) begins: Option<jiff::Timestamp>,
+}
+
+/// A verification under way, or the last one.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct VerifyStatus {
+    pub(crate) phase: VerifyPhase,
+    pub(crate) began: jiff::Timestamp,
+    pub(crate) ended: Option<jiff::Timestamp>,
+    /// Bytes of the disk that were looked at.
+    pub(crate) bytes: u64,
+    pub(crate) of_bytes: u64,
+    pub(crate) differing_bytes: u64,
+    /// Bytes that were dirty whenever they were looked at.
+    pub(crate) unsettled_bytes: u64,
+    pub(crate) error: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum VerifyPhase {
+    Running,
+    Done,
+    Failed,
 }
 
 /// A recovery point that is durable.

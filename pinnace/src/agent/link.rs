@@ -7,6 +7,7 @@
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -16,14 +17,17 @@ use crossbeam_channel::{Receiver, Sender};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ConnectionError, Endpoint, TransportErrorCode};
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
-use shipper::{BlockRange, HashSource, HashSourceError, ShipOutput, ShipReport};
+use shipper::{
+    BlockRange, HashSource, HashSourceError, LeafSource, ReplicaHashes, ShipOutput, ShipReport,
+};
 use tokio::sync::mpsc;
 use tracker::Replica;
-use wire::message::{OpenDisk, RetractPoints};
+use wire::message::{Features, HashedFrom, Leaves, OpenDisk, RetractPoints};
 use wire::{CloseCode, EpochLink, Reason};
 
 use super::state::{AgentState, MachineIdentity};
 use super::trouble::{class_of, spread};
+use crate::admin::agent::LinkBytes;
 use crate::exit::{Exit, Failure};
 use crate::pki::{self, Identity, TARGET_NAME};
 use crate::quic;
@@ -42,6 +46,8 @@ pub(super) enum LinkCommand {
     Ship { disk: DiskId, epoch: EpochLink, frames: Receiver<ShipOutput> },
     /// Ask for hashes of the replica.
     Hashes { disk: DiskId, first_block: u64, count: u32, answer: Sender<Vec<[u8; 32]>> },
+    /// Ask for hashes of leaves of the replica.
+    Leaves { disk: DiskId, from: HashedFrom, blocks: Vec<u64>, answer: Sender<Leaves> },
     /// Points up to that of an epoch may be relied on.
     ConfirmPoints { disk: DiskId, through: Epoch },
     /// Points may lack writes.
@@ -58,7 +64,10 @@ pub(super) enum LinkCommand {
 
 /// What the connection tells the core.
 pub(super) enum LinkEvent {
-    Up,
+    /// The target has welcomed us; this is what both ends are able to do.
+    Up {
+        features: Features,
+    },
     /// The connection is lost; it is tried again after this time.
     Down {
         reason: String,
@@ -75,6 +84,11 @@ pub(super) enum LinkEvent {
         code: CloseCode,
         detail: String,
         replica: Option<Generation>,
+    },
+    /// All of an epoch but its end is on its way, and the end follows.
+    Ending {
+        disk: DiskId,
+        epoch: Epoch,
     },
     Shipped {
         disk: DiskId,
@@ -106,7 +120,25 @@ pub(super) type Tell = Box<dyn Fn(LinkEvent) + Send + Sync>;
 
 /// The core's end of the queue of commands.
 #[derive(Clone)]
-pub(super) struct LinkSender(mpsc::UnboundedSender<LinkCommand>);
+pub(super) struct LinkSender(mpsc::UnboundedSender<LinkCommand>, Arc<Traffic>);
+
+/// Bytes of datagrams of all connections so far.
+#[derive(Debug, Default)]
+pub(super) struct Traffic {
+    sent: AtomicU64,
+    received: AtomicU64,
+}
+
+impl Traffic {
+    /// Takes what a connection has carried since it was looked at before.
+    fn note(&self, connection: &quinn::Connection, before: &mut LinkBytes) {
+        let stats = connection.stats();
+        let now = LinkBytes { sent: stats.udp_tx.bytes, received: stats.udp_rx.bytes };
+        self.sent.fetch_add(now.sent.saturating_sub(before.sent), Relaxed);
+        self.received.fetch_add(now.received.saturating_sub(before.received), Relaxed);
+        *before = now;
+    }
+}
 
 impl LinkSender {
     /// Never blocks. What is sent while the connection is down is dropped, and with it the
@@ -116,8 +148,39 @@ impl LinkSender {
         drop(self.0.send(command));
     }
 
-    /// A source of the replica's hashes for a comparison of `disk`.
-    pub(super) fn hashes(&self, disk: DiskId) -> HashSource {
+    /// What the connection has carried so far.
+    pub(super) fn traffic(&self) -> LinkBytes {
+        LinkBytes { sent: self.1.sent.load(Relaxed), received: self.1.received.load(Relaxed) }
+    }
+
+    /// Where a comparison of `disk` has the replica's hashes from.
+    pub(super) fn replica_hashes(&self, disk: DiskId, features: Features) -> ReplicaHashes {
+        let leaves = features.contain(Features::LEAVES).then(|| self.leaves(disk));
+        ReplicaHashes { blocks: self.hashes(disk), leaves }
+    }
+
+    fn leaves(&self, disk: DiskId) -> LeafSource {
+        let link = self.clone();
+        Box::new(move |blocks: &[u64]| {
+            let leaves = link.ask_for_leaves(disk, HashedFrom::Kept, blocks.to_vec());
+            let leaves = leaves.ok_or("the connection to the target was lost")?;
+            Ok(leaves.blocks.into_iter().map(|block| block.hashes).collect())
+        })
+    }
+
+    /// Waits for hashes of leaves; nothing if they can't be had.
+    pub(super) fn ask_for_leaves(
+        &self,
+        disk: DiskId,
+        from: HashedFrom,
+        blocks: Vec<u64>,
+    ) -> Option<Leaves> {
+        let (answer, answered) = crossbeam_channel::bounded(1);
+        self.0.send(LinkCommand::Leaves { disk, from, blocks, answer }).ok()?;
+        answered.recv().ok()
+    }
+
+    fn hashes(&self, disk: DiskId) -> HashSource {
         let commands = self.0.clone();
         Box::new(move |range: BlockRange| {
             let (answer, answered) = crossbeam_channel::bounded(1);
@@ -145,8 +208,16 @@ pub(super) fn start(
     tell: Tell,
 ) -> Result<(LinkSender, std::thread::JoinHandle<()>)> {
     let (sender, commands) = mpsc::unbounded_channel();
+    let traffic = Arc::<Traffic>::default();
     let machine = identity.machine.parse().context("this machine's identity")?;
-    let link = Link { target: identity.target, machine, pki: state.pki(), retry_longest, tell };
+    let link = Link {
+        target: identity.target,
+        machine,
+        pki: state.pki(),
+        retry_longest,
+        tell,
+        traffic: Arc::clone(&traffic),
+    };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("link")
@@ -154,12 +225,12 @@ pub(super) fn start(
         .build()?;
     let run = move || runtime.block_on(link.run(commands));
     let thread = std::thread::Builder::new().name("link-main".into()).spawn(run)?;
-    Ok((LinkSender(sender), thread))
+    Ok((LinkSender(sender, traffic), thread))
 }
 
 /// The link of a machine that has not enrolled: whatever is sent goes nowhere.
 pub(super) fn unconnected() -> LinkSender {
-    LinkSender(mpsc::unbounded_channel().0)
+    LinkSender(mpsc::unbounded_channel().0, Arc::default())
 }
 
 /// What one task needs to connect and stay connected.
@@ -169,6 +240,7 @@ struct Link {
     pki: std::path::PathBuf,
     retry_longest: Duration,
     tell: Tell,
+    traffic: Arc<Traffic>,
 }
 
 /// How a connection ended, or the attempt to make one.
@@ -228,7 +300,7 @@ impl Link {
             Ok(connected) => connected,
             Err(error) => return ended(&error),
         };
-        let ended = match session::Session::open(&connection, self.machine, &self.tell).await {
+        let ended = match session::Session::open(&connection, self).await {
             Ok(session) => session.serve(commands).await,
             Err(error) => ended(&error),
         };

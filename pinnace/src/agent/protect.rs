@@ -19,7 +19,9 @@ use wire::DataKey;
 
 use super::clock::now;
 use super::core::Core;
-use super::disk::{Pass, ProtectedDisk, Retry, Sent, Session, resumed_check, resumed_confirmation};
+use super::disk::{
+    Pass, ProtectedDisk, Retry, Sent, Session, follow_upgrade, resumed_check, resumed_confirmation,
+};
 use super::points::DiskPoints;
 use super::state::{DiskRecord, Refusal, Standing};
 use super::{content, own_store, recorded};
@@ -139,6 +141,9 @@ pub(super) fn protect(
         paused: false,
         standing: Some(Standing::begin()),
         ticket: None,
+        resync: None,
+        last_compared: None,
+        difference: None,
     };
     // Key, log, record: a record on disk always has the other two.
     core.state.write_key(id, &key)?;
@@ -199,6 +204,9 @@ pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> R
     }
     let source = DiskSource { id, path: device.path.clone(), geometry };
     let handle = core.engine.add_disk(source).context("opening the disk for reading")?;
+    if let Some(behind) = core.behind.remove(&tracked.slot()) {
+        follow_upgrade(&tracked, &device, &behind);
+    }
     let check = resumed_check(&tracked);
     let points = DiskPoints::new(resumed_confirmation(&tracked));
     let tracker = DiskTracker::new(geometry, start, now());
@@ -208,7 +216,7 @@ pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> R
         core.state.write_disk(&refreshed)?;
     }
     let session = refused_before(&refreshed).unwrap_or(Session::Closed);
-    let disk = ProtectedDisk {
+    let mut disk = ProtectedDisk {
         id,
         generation: spec.generation,
         geometry,
@@ -218,8 +226,15 @@ pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> R
         device,
         tracked,
         handle,
+        comparing: None,
+        verifying: None,
+        next_sample: Instant::now() + core.config.verify.sample_interval.unwrap_or_default(),
+        is_sampling: false,
+        sampled_blocks: 0,
+        looking: None,
         pass: tracker.in_pass().then(|| Pass::begin(&tracker)),
         tracker,
+        proves: check.settled_offset().is_some(),
         check,
         session,
         next_cycle: Instant::now(),
@@ -235,6 +250,11 @@ pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> R
         heat: Heat::default(),
         points,
     };
+    if disk.pass.is_some()
+        && let Err(error) = disk.settle()
+    {
+        tracing::warn!(DISK = disk.name, "counters: {error:#}");
+    }
     own_store::announce_source(id, disk.device.sequence)?;
     core.disks.insert(id, disk);
     Ok(())
@@ -264,7 +284,8 @@ fn track(core: &mut Core, spec: &DiskSpec) -> Result<(TrackedDisk, Pins)> {
     let tracking = match &mut core.tracking {
         Some(tracking) => tracking,
         none => {
-            let loaded = Tracking::open_or_load(&core.config.pin_dir);
+            let config = &core.config;
+            let loaded = Tracking::open_or_load_with(&config.pin_dir, config.tracking);
             none.insert(loaded.context("loading the tracking programs")?.0)
         }
     };

@@ -19,6 +19,7 @@ use storage::{FileStorage, StorePath};
 use tracker::hrl::{self, Log};
 use wire::DataKey;
 
+use super::resync::{Compared, Difference, ResyncRecord};
 use crate::exit::{Exit, Failure};
 use crate::identity::hex;
 use crate::pki::write_private;
@@ -39,7 +40,7 @@ pub(crate) struct MachineIdentity {
 }
 
 /// What was protected.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct DiskRecord {
     pub(crate) id: String,
     pub(crate) generation: String,
@@ -64,6 +65,15 @@ pub(crate) struct DiskRecord {
     /// taken for the one that was there.
     #[serde(default)]
     pub(crate) ticket: Option<TicketRecord>,
+    /// The comparison that it needs.
+    #[serde(default)]
+    pub(crate) resync: Option<ResyncRecord>,
+    /// What the last one amounted to.
+    #[serde(default)]
+    pub(crate) last_compared: Option<Compared>,
+    /// What a verification has found, until a comparison has sent it.
+    #[serde(default)]
+    pub(crate) difference: Option<Difference>,
 }
 
 /// A ticket as it is kept.

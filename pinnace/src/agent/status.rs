@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use blocks::{Epoch, MonotonicNs};
-use control::ProtectionState;
+use control::{ProtectionState, ResyncWindow};
 use ebpf::Counters;
 
+use super::core::verify::divergence_max;
 use super::disk::ProtectedDisk;
-use crate::admin::agent::{DiskState, DiskStatus, TrackingStatus};
+use crate::admin::agent::{DiskState, DiskStatus, ResyncStatus, TrackingStatus};
 
 /// What is needed beside the disk itself.
 pub(super) struct View {
@@ -16,6 +17,9 @@ pub(super) struct View {
     pub(super) counters: Counters,
     /// Why the disk is not green.
     pub(super) reason: Option<String>,
+    /// When comparisons may begin, and how long it is until then.
+    pub(super) window: ResyncWindow,
+    pub(super) window_opens_in: Option<Duration>,
 }
 
 /// The status of one disk.
@@ -31,7 +35,12 @@ pub(super) fn of_disk(disk: &ProtectedDisk, view: View) -> DiskStatus {
         chunk_bytes: disk.geometry.chunk().bytes(),
         state: state(disk),
         since: disk.standing().since,
+        resync: resync(disk, &view),
         reason: view.reason,
+        verify: disk.verifying.clone(),
+        sampled_blocks: disk.sampled_blocks,
+        divergence_max: divergence_max(disk.sampled_blocks),
+        difference: disk.record.difference.clone(),
         remaining_seconds: disk
             .pass
             .as_ref()
@@ -72,6 +81,20 @@ fn state(disk: &ProtectedDisk) -> DiskState {
         ProtectionState::Paused => DiskState::Paused,
         ProtectionState::Critical => DiskState::Critical,
     }
+}
+
+fn resync(disk: &ProtectedDisk, view: &View) -> Option<ResyncStatus> {
+    let kept = disk.record.resync.as_ref()?;
+    let waits = kept.begun.is_none() && !kept.asked;
+    let begins = view.window_opens_in.filter(|_| waits);
+    Some(ResyncStatus {
+        reason: kept.reason.clone(),
+        detail: disk.gap().map_or_else(String::new, |reason| reason.to_string()),
+        since: kept.since,
+        begun: kept.begun,
+        window: view.window.to_string(),
+        begins: begins.and_then(|wait| jiff::Timestamp::now().checked_add(wait).ok()),
+    })
 }
 
 /// The newest epoch, for messages.

@@ -112,7 +112,9 @@ pub(super) fn done(global: &Global, request: &Request) -> Result<()> {
             println!("{words}");
             Ok(())
         }
-        Response::Status(_) | Response::Point(_) => bail!("the agent answered another question"),
+        Response::Status(_) | Response::Point(_) | Response::Estimate(_) => {
+            bail!("the agent answered another question")
+        }
     }
 }
 
@@ -174,6 +176,6 @@ fn show(global: &Global, wanted: &str) -> Result<()> {
     Ok(())
 }
 
-fn is(disk: &DiskStatus, wanted: &str) -> bool {
+pub(super) fn is(disk: &DiskStatus, wanted: &str) -> bool {
     disk.name == wanted || disk.id == wanted || disk.path.as_os_str() == wanted
 }

@@ -45,7 +45,9 @@ pub(super) fn fetch(global: &Global) -> Result<Status> {
     let socket = global.agent()?.socket;
     match admin::call(&socket, &Request::Status, global.timeout())? {
         Response::Status(status) => Ok(status),
-        Response::Done(_) | Response::Point(_) => bail!("the agent answered another question"),
+        Response::Done(_) | Response::Point(_) | Response::Estimate(_) => {
+            bail!("the agent answered another question")
+        }
     }
 }
 

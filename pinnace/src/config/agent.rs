@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use blocks::{ByteLen, ChunkSize};
+use ebpf::LoadOptions;
 
 use super::policy::{HooksLayer, PolicyLayer};
-use super::{Bytes, Hooks, Interval, Policy, Required, layer, load};
+use super::resync::{ResyncLayer, VerifyLayer};
+use super::{Bytes, Hooks, Interval, Policy, Required, ResyncConfig, VerifyConfig, layer, load};
 
 /// Settings of the agent, checked.
 #[derive(Clone, Debug)]
@@ -40,6 +42,12 @@ pub(crate) struct AgentConfig {
     pub(crate) policy: Policy,
     /// What makes applications ready for a point.
     pub(crate) hooks: Hooks,
+    /// Sizes of what the kernel keeps for tracking, from the next time that programs are loaded.
+    pub(crate) tracking: LoadOptions,
+    /// When comparisons may begin.
+    pub(crate) resync: ResyncConfig,
+    /// How often blocks are sampled.
+    pub(crate) verify: VerifyConfig,
 }
 
 layer!(AgentLayer {
@@ -58,7 +66,12 @@ layer!(AgentLayer {
 } tables {
     policy: PolicyLayer,
     hooks: HooksLayer,
+    tracking: TrackingLayer,
+    resync: ResyncLayer,
+    verify: VerifyLayer,
 });
+
+layer!(TrackingLayer { ring: Bytes, in_flight: u32 });
 
 impl AgentConfig {
     /// The file that is read when none is named.
@@ -91,6 +104,9 @@ impl AgentConfig {
             retry_longest: interval(layer.retry_longest, control::LONGEST.as_secs()),
             policy: Policy::check(&layer.policy).context("policy")?,
             hooks: Hooks::check(layer.hooks).context("hooks")?,
+            tracking: check_tracking(&layer.tracking).context("tracking")?,
+            resync: ResyncConfig::check(&layer.resync).context("resync")?,
+            verify: VerifyConfig::check(&layer.verify).context("verify")?,
         };
         ensure!(config.interval >= Duration::from_millis(100), "interval: at least 100ms");
         ensure!(config.log_interval >= Duration::from_secs(1), "log_interval: at least 1s");
@@ -106,4 +122,25 @@ impl AgentConfig {
         );
         Ok(config)
     }
+}
+
+/// The ring holds what is marked until the agent reads it; the rest is room for writes to bio-based
+/// disks that are under way at once.
+fn check_tracking(layer: &TrackingLayer) -> Result<LoadOptions> {
+    /// Entries of a bucket, which are found fast.
+    const WAYS: u32 = 4;
+    let mut options = LoadOptions::default();
+    if let Some(Bytes(ring)) = layer.ring {
+        let pages = 4096..=1 << 30;
+        let fits = pages.contains(&ring.0) && ring.0.is_power_of_two();
+        ensure!(fits, "ring: a power of two from 4 KiB to 1 GiB");
+        options.ring = ring;
+    }
+    if let Some(in_flight) = layer.in_flight {
+        ensure!((8..=1 << 20).contains(&in_flight), "in_flight: between 8 and 1048576");
+        // Half of a small table, all buckets of a large one.
+        options.in_flight_buckets = options.in_flight_buckets.min(in_flight / 2 / WAYS);
+        options.spilled = in_flight - options.in_flight_buckets * WAYS;
+    }
+    Ok(options)
 }

@@ -42,6 +42,7 @@ pub(crate) fn run(config: &TargetConfig) -> Result<()> {
     for (disk, error) in store.damaged() {
         tracing::error!(DISK = %disk, %error, "a replica is damaged");
     }
+    store.set_view_cache(config.view_cache);
     let server = Server::bind(&config.socket)?;
     let _marker = agent::own_store::announce(layout.root())?;
     let tls = authority.server_config(Identity::read(&layout.pki(), "target")?)?;

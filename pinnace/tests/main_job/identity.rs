@@ -46,7 +46,7 @@ fn a_disk_is_found_under_another_name_and_refused_beside_its_double() -> Result<
     // The file outlives the device.
     let kept = rig.fresh("kept");
     fs::hard_link(&image, &kept)?;
-    moved = LoopDisk::attach(&rig, &kept)?;
+    moved = LoopDisk::over(&rig, kept.clone(), 512)?;
     drop(disk);
     // Another disk has its name now, unless somebody else was faster.
     taken = LoopDisk::create(&rig, LoopSpec::new(LEN))?;
@@ -65,7 +65,7 @@ fn a_disk_is_found_under_another_name_and_refused_beside_its_double() -> Result<
     site.agent.stop(Duration::from_secs(10))?;
     let copy = rig.fresh("copy");
     fs::copy(moved.backing(), &copy)?;
-    double = LoopDisk::attach(&rig, &copy)?;
+    double = LoopDisk::over(&rig, copy.clone(), 512)?;
     age(&site, &id)?;
     site.agent.restart()?;
     let status = site.wait_for_agent()?;

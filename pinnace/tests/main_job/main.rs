@@ -10,4 +10,5 @@ mod generations;
 mod identity;
 mod interrupted;
 mod lifecycle;
+mod resync;
 mod subject;

@@ -44,7 +44,8 @@ struct RawRecord {
     retractions: U16,
     pins: U16,
     has_base_point: u8,
-    reserved_origin: [u8; 11],
+    reserved_point: [u8; 3],
+    hashed: U64,
     past: U16,
     role: u8,
     has_tickets: u8,
@@ -125,7 +126,8 @@ impl Record {
             retractions: count(retractions.len()),
             pins: count(pins.len()),
             has_base_point: self.base_point.is_some().into(),
-            reserved_origin: [0; 11],
+            reserved_point: [0; 3],
+            hashed: self.hashed.into(),
             past: count(self.lineage.past().len()),
             role: match self.role {
                 ReplicaRole::Follower => 0,
@@ -204,6 +206,7 @@ impl Record {
             folded: Epoch(raw.folded.get()),
             name: name.ok_or(RecordError::Field("name"))?.to_owned(),
             base_point,
+            hashed: if version == 1 { 0 } else { raw.hashed.get() },
             marks,
         };
         record.check()

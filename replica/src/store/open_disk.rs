@@ -249,6 +249,7 @@ impl Store {
             folded: Epoch::NONE,
             name: spec.name.clone(),
             base_point: None,
+            hashed: 0,
             marks: Marks::default(),
         };
         Catalog::create(storage, paths, record)?;

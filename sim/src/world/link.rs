@@ -133,7 +133,8 @@ impl World {
                 self.epoch_failed(disk, failed.epoch, failed.code, failed.detail.as_str());
             }
             SourceEvent::Hashes(hashes) => self.hashes_arrived(hashes),
-            SourceEvent::Credited { .. }
+            SourceEvent::Leaves(_)
+            | SourceEvent::Credited { .. }
             | SourceEvent::DiskClosed { .. }
             | SourceEvent::Pong(_) => {}
             SourceEvent::Closed { code, detail } => {

@@ -4,7 +4,7 @@ use blocks::{ByteLen, DiskId, Epoch, Generation, MachineId, Ticket};
 use bytes::Bytes;
 
 use super::origin::{read_ticket, write_ticket};
-use super::{Envelope, Features, HASH_COUNT_MAX, MessageError, RequestId, encode};
+use super::{Envelope, Features, HASH_COUNT_MAX, Leaves, MessageError, RequestId, encode};
 use crate::close::{CloseCode, Detail};
 use crate::layout::{LayoutError, Reader, Writer};
 
@@ -44,6 +44,8 @@ pub enum TargetMessage {
     },
     /// The answer to a ping.
     Pong(u64),
+    /// The answer to a request for hashes of leaves.
+    Leaves(Leaves),
 }
 
 /// The answer to a hello.
@@ -137,6 +139,7 @@ const HASHES: u16 = 0x8006;
 const CREDIT: u16 = 0x8007;
 const DISK_CLOSED: u16 = 0x8008;
 const PONG: u16 = 0x8009;
+const LEAVES: u16 = 0x800a;
 
 impl TargetMessage {
     /// The message with its envelope.
@@ -158,6 +161,7 @@ impl TargetMessage {
             }),
             Self::DiskClosed { disk } => encode(DISK_CLOSED, |body| body.array(&disk.0)),
             Self::Pong(number) => encode(PONG, |body| body.u64(*number)),
+            Self::Leaves(leaves) => encode(LEAVES, |body| leaves.write(body)),
         }
     }
 
@@ -175,6 +179,7 @@ impl TargetMessage {
             CREDIT => read_credit(&mut body),
             DISK_CLOSED => body.array().map(|disk| Self::DiskClosed { disk: DiskId(disk) }),
             PONG => body.u64().map(Self::Pong),
+            LEAVES => Leaves::read(&mut body).map(Self::Leaves),
             _ => return Err(MessageError::Type(kind)),
         };
         let checked = message.and_then(|message| body.end().map(|()| message));
@@ -214,8 +219,8 @@ impl DiskOpened {
         Ok(Self {
             disk: DiskId(body.array()?),
             generation: Generation(body.array()?),
-            last_durable: Epoch(body.u64()?),
-            confirmed: Epoch(body.u64()?),
+            last_durable: body.epoch()?,
+            confirmed: body.epoch()?,
             state: match body.u8()? {
                 0 => ReplicaState::Empty,
                 1 => ReplicaState::Partial,
@@ -256,7 +261,7 @@ impl EpochFailed {
     fn read(body: &mut Reader<'_>) -> Result<Self, LayoutError> {
         Ok(Self {
             disk: DiskId(body.array()?),
-            epoch: Epoch(body.u64()?),
+            epoch: body.epoch()?,
             code: CloseCode::from_number(body.u32()?),
             detail: body.text()?,
         })
@@ -287,13 +292,13 @@ impl Hashes {
 }
 
 fn read_durable(body: &mut Reader<'_>) -> Result<TargetMessage, LayoutError> {
-    Ok(TargetMessage::EpochDurable { disk: DiskId(body.array()?), epoch: Epoch(body.u64()?) })
+    Ok(TargetMessage::EpochDurable { disk: DiskId(body.array()?), epoch: body.epoch()? })
 }
 
 fn read_credit(body: &mut Reader<'_>) -> Result<TargetMessage, LayoutError> {
     Ok(TargetMessage::Credit {
         disk: DiskId(body.array()?),
-        epoch: Epoch(body.u64()?),
+        epoch: body.epoch()?,
         consumed: ByteLen(body.u64()?),
     })
 }

@@ -307,7 +307,10 @@ impl Core {
                 let words = match changed.and_then(|id| self.disks.get(&id)) {
                     Some(disk) => format!("{} stopped following meanwhile", disk.name),
                     None if changed.is_some() => "a disk was released meanwhile".into(),
-                    None => self.words_of(&outcome, &members),
+                    None => {
+                        let written_most = self.written_most(&outcome, &members);
+                        refusal(&outcome, self.points.coarse_rounds, &written_most)
+                    }
                 };
                 self.points.coarse_rounds = 0;
                 self.points.asked.extend(answers);
@@ -423,22 +426,33 @@ impl Core {
         }
     }
 
-    /// Why a cut did not succeed, with the chunks that were hottest.
-    fn words_of(&self, outcome: &Outcome, members: &[DiskId]) -> String {
+    /// Where a cut's attempts met most conflicts.
+    fn written_most(&self, outcome: &Outcome, members: &[DiskId]) -> Vec<String> {
         let hottest: &[HotChunk] = match outcome {
             Outcome::CannotKeepUp { hottest, .. } | Outcome::Unsettled { hottest, .. } => hottest,
             _ => &[],
         };
-        let names = hottest.iter().filter_map(|hot| {
+        let place = |hot: &HotChunk| {
             let disk = self.disks.get(members.get(hot.disk)?)?;
             let at = ByteLen(hot.chunk.0 * disk.geometry.chunk().bytes());
             Some(format!("{} at {at}", disk.name))
-        });
-        let names: Vec<String> = names.collect();
-        match names.is_empty() {
-            true => outcome.to_string(),
-            false => format!("{outcome}; written most: {}", names.join(", ")),
-        }
+        };
+        hottest.iter().filter_map(place).collect()
+    }
+}
+
+/// Why a cut did not succeed, after so many deltas that were shipped to make less of it.
+fn refusal(outcome: &Outcome, deltas: u32, written_most: &[String]) -> String {
+    let words = match outcome {
+        Outcome::TooLarge { .. } if deltas > 0 => format!(
+            "cannot keep up: writes arrive faster than they are sent; after {deltas} deltas \
+             {outcome}"
+        ),
+        _ => outcome.to_string(),
+    };
+    match written_most.is_empty() {
+        true => words,
+        false => format!("{words}; written most: {}", written_most.join(", ")),
     }
 }
 
@@ -460,4 +474,27 @@ fn record_of(verified: &Verified, done: &CutDone) -> Result<PointRecord> {
         window: verified.window,
         freeze: done.freeze,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writers_that_deltas_do_not_catch_up_with_are_named_as_such() {
+        let outcome = Outcome::TooLarge { due: ByteLen(512 << 20), memory: ByteLen(64 << 20) };
+        assert_eq!(
+            refusal(&outcome, COARSE_ROUNDS, &[]),
+            "cannot keep up: writes arrive faster than they are sent; after 3 deltas 512 MiB are \
+             dirty, more than the 64 MiB that are read at one instant"
+        );
+    }
+
+    #[test]
+    fn what_was_written_most_is_named() {
+        let outcome = Outcome::CannotKeepUp { rounds: 4, due: ByteLen(1 << 20), hottest: vec![] };
+        let words = refusal(&outcome, 0, &["vda at 4 KiB".into(), "vdb at 0 B".into()]);
+        assert!(words.starts_with("cannot keep up: writes arrive faster than they are read; "));
+        assert!(words.ends_with("; written most: vda at 4 KiB, vdb at 0 B"), "{words}");
+    }
 }

@@ -1,10 +1,11 @@
 //! What administrators ask, and the answers.
 
 use anyhow::Result;
-use blocks::{DiskId, GapReason};
+use blocks::{ByteLen, DiskId, GapReason};
 use crossbeam_channel::Sender;
 
 use super::points::Kind;
+use super::resync::Begin;
 use super::{Core, memory};
 use crate::admin::agent::{Request, Response, Status};
 use crate::agent::clock::now;
@@ -32,6 +33,16 @@ impl Core {
             Request::CreatePoint { app_consistent } => {
                 let kind = if app_consistent { Kind::Application } else { Kind::Ordinary };
                 return self.ask_for_point(kind, answer);
+            }
+            Request::Resync { disk, now } => {
+                let begin = if now { Begin::AtOnce } else { Begin::InWindow };
+                self.ask_for_resync(&disk, begin)
+            }
+            Request::Verify { disk, rate_bytes } => {
+                self.ask_for_verification(&disk, ByteLen(rate_bytes))
+            }
+            Request::EstimateResync { disk } => {
+                return self.estimate_resync(&disk, answer.clone());
             }
             Request::Pause { disk } => self.set_paused(disk.as_deref(), Shipping::Paused),
             Request::Resume { disk } => {
@@ -84,8 +95,13 @@ impl Core {
         };
         disk.discard = Some(line);
         let (id, name) = (disk.id, disk.name.clone());
-        // All of it is compared, whatever was known to be dirty.
+        // All of it is compared, whatever was known to be dirty, and whatever the window says: a
+        // person has decided.
         self.open_gap(id, GapReason::Requested);
+        self.keep_resync(id)?;
+        if let Some(kept) = self.disks.get_mut(&id).and_then(|disk| disk.record.resync.as_mut()) {
+            kept.asked = true;
+        }
         self.try_again(Some(&name));
         Ok(format!("{name}: the replica is compared with it, and follows it again"))
     }
@@ -105,7 +121,14 @@ impl Core {
         for disk in self.disks.values() {
             let (counters, reason) = (disk.tracked.counters()?, self.explain(disk));
             let objective = self.config.policy.points.rpo.duration();
-            let view = status::View { now: now(), objective, counters, reason };
+            let view = status::View {
+                now: now(),
+                objective,
+                counters,
+                reason,
+                window: self.config.resync.window,
+                window_opens_in: self.window_opens_in(),
+            };
             disks.push(status::of_disk(disk, view));
         }
         disks.sort_by(|a, b| a.name.cmp(&b.name));
@@ -117,6 +140,7 @@ impl Core {
             problems: self.absent.iter().map(|absent| absent.problem.clone()).collect(),
             memory_bytes: memory().0,
             points: self.points.stats.status(),
+            link_bytes: self.link.traffic(),
         })
     }
 }

@@ -21,7 +21,8 @@ use crate::exit::{Exit, Failure};
 impl Core {
     pub(super) fn apply_link(&mut self, event: LinkEvent) {
         match event {
-            LinkEvent::Up => {
+            LinkEvent::Up { features } => {
+                self.features = features;
                 self.link_status = LinkStatus::Connected { since: jiff::Timestamp::now() };
                 let ids: Vec<DiskId> = self.disks.keys().copied().collect();
                 ids.into_iter().for_each(|id| self.open_session(id));
@@ -47,6 +48,7 @@ impl Core {
             LinkEvent::Refused { disk, code, detail, replica } => {
                 self.refused(disk, (code, &detail), replica);
             }
+            LinkEvent::Ending { disk, epoch } => self.ending(disk, epoch),
             LinkEvent::Shipped { disk, report } => self.shipped(disk, &report),
             LinkEvent::Durable { disk, epoch } => self.durable(disk, epoch),
             LinkEvent::Failed { disk, epoch, code, detail } => {
@@ -106,6 +108,8 @@ impl Core {
         let now = now();
         let Some(disk) = self.disks.get_mut(&id) else { return };
         let before = disk.gap();
+        // What was not sent whole nobody has, whatever he says.
+        disk.tracker.abort_after(disk.sent.ended);
         let released = disk.tracker.handle_resume(durable, replica, now);
         // Before the epoch is noted, by which the next agent would see that the replica fell back.
         disk.keep_outstanding();
@@ -155,6 +159,12 @@ impl Core {
             Next::AskAPerson => Session::Refused { reason, next, replica },
             Next::After(wait) => Session::Failed { reason, until: Instant::now() + wait, next },
         };
+    }
+
+    fn ending(&mut self, id: DiskId, epoch: Epoch) {
+        if let Some(disk) = self.disks.get_mut(&id) {
+            disk.sent.ended = disk.sent.ended.max(epoch);
+        }
     }
 
     pub(super) fn shipped(&mut self, id: DiskId, report: &ShipReport) {

@@ -9,6 +9,7 @@ use super::Core;
 use crate::admin::agent::LinkStatus;
 use crate::agent::clock::now;
 use crate::agent::disk::{ProtectedDisk, Session};
+use crate::agent::resync::Difference;
 use crate::agent::state::{Refusal, Standing};
 
 impl Core {
@@ -16,6 +17,7 @@ impl Core {
     pub(super) fn settle(&mut self, id: DiskId) {
         let refused = matches!(self.link_status, LinkStatus::Refused { .. });
         let objective = self.config.policy.points.rpo.duration();
+        let may_compare = self.disks.get(&id).is_some_and(|disk| self.may_pass(disk));
         let Some(disk) = self.disks.get_mut(&id) else { return };
         let facts = Facts {
             replicated: match disk.tracker.coverage() {
@@ -23,10 +25,12 @@ impl Core {
                 Coverage::Gap(GapReason::NeverReplicated) => Replicated::Never,
                 Coverage::Gap(_) => Replicated::Suspect,
             },
-            sending: matches!(disk.session, Session::Open { .. }),
+            sending: may_compare && matches!(disk.session, Session::Open { .. }),
             late: disk.tracker.lag(now()) > objective,
             paused: disk.record.paused,
-            refused: refused || matches!(disk.session, Session::Refused { .. }),
+            refused: refused
+                || matches!(disk.session, Session::Refused { .. })
+                || disk.is_known_to_differ(),
         };
         let stood = disk.standing().state;
         let passed: Vec<ProtectionState> = stood.steps(&facts).collect();
@@ -77,14 +81,48 @@ impl Core {
         let held = disk.held.as_ref().map(|held| (&held.reason, held.until));
         let left = |until: Instant| until.saturating_duration_since(Instant::now());
         let failing = failed.or(held).map(|(reason, until)| (reason.as_str(), left(until)));
+        let since = disk.record.resync.as_ref().map(|kept| local_time(kept.since));
+        let waits_for = self.comparison_waits_for(disk);
+        let difference = disk.record.difference.as_ref().map(|found| of_difference(disk, found));
         let circumstances = Circumstances {
             disk: &disk.name,
             refusal: refusal.as_deref(),
             failing,
             connected: matches!(self.link_status, LinkStatus::Connected { .. }),
             gap: disk.gap().filter(|reason| *reason != GapReason::NeverReplicated),
+            since: since.as_deref(),
+            waits_for: waits_for.as_deref(),
+            difference: difference.as_deref(),
             objective: self.config.policy.points.rpo.duration(),
         };
         explain(disk.standing().state, &circumstances)
     }
+
+    /// What the comparison of a disk waits for, if it does.
+    fn comparison_waits_for(&self, disk: &ProtectedDisk) -> Option<String> {
+        if self.may_pass(disk) {
+            return None;
+        }
+        let name = &disk.name;
+        Some(match self.window_opens_in() {
+            Some(_) => {
+                let window = self.config.resync.window;
+                format!("its window, {window}; `pinnace resync {name} --now` begins at once")
+            }
+            None => format!("somebody to ask: `pinnace resync {name} --now` begins at once"),
+        })
+    }
+}
+
+fn of_difference(disk: &ProtectedDisk, found: &Difference) -> String {
+    let Difference { bytes, found, cause, .. } = found;
+    let (at, name) = (local_time(*found), &disk.name);
+    format!(
+        "the verification at {at} found {bytes} bytes that differ from the replica (likely cause: \
+         {cause}); `pinnace resync {name} --now` sends them"
+    )
+}
+
+fn local_time(at: jiff::Timestamp) -> String {
+    at.to_zoned(jiff::tz::TimeZone::system()).strftime("%H:%M:%S").to_string()
 }

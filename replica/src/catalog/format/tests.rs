@@ -13,6 +13,7 @@ fn record() -> Record {
         folded: Epoch(6),
         name: "/dev/disk/by-id/system".to_owned(),
         base_point: None,
+        hashed: 0,
         marks: Marks::default(),
     }
 }
@@ -23,7 +24,7 @@ fn with_history() -> Record {
     marks.confirm(Epoch(6));
     marks.retract(&(Epoch(7)..=Epoch(9)), RetractReason::MissedIssue);
     assert!(marks.pin(Epoch(6)) && marks.pin(Epoch(7)));
-    Record { base_point: Some(crate::tests::point(6, 2)), marks, ..record() }
+    Record { base_point: Some(crate::tests::point(6, 2)), hashed: 125, marks, ..record() }
 }
 
 /// As [`with_history`], of a replica that was promoted after its source had opened it.
@@ -62,6 +63,7 @@ fn the_layout_does_not_move() {
     assert_eq!(bytes[56..72], [0xe8, 3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 16, 0, 0]);
     assert_eq!((bytes[72], bytes[80], bytes[88]), (7, 6, b'/'));
     assert_eq!(bytes[344..357], [6, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2, 0, 1]);
+    assert_eq!(bytes[357..368], [0, 0, 0, 125, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!(bytes[384..448], encode_point(&crate::tests::point(6, 2)));
     let range = [[7, 0, 0, 0, 0, 0, 0, 0], [9, 0, 0, 0, 0, 0, 0, 0], [2, 0, 0, 0, 0, 0, 0, 0]];
     assert_eq!(bytes[448..472], range.concat());

@@ -33,6 +33,7 @@ fn answer_to(message: &TargetMessage) -> Option<CloseCode> {
     pair.begin(6, 1);
     pair.begin(7, 1);
     pair.source.handle_sending(DISK, Epoch(6), ByteLen(1000));
+    pair.source.handle_ending(DISK, Epoch(6));
     pair.source.handle_control(&message.encode());
     closed(&pair.pump().0)
 }
@@ -116,6 +117,22 @@ fn an_epoch_is_durable_only_after_the_one_it_follows() {
     };
     assert_eq!(failed(Epoch(7)), None);
     assert_eq!(failed(Epoch(8)), violation());
+}
+
+#[test]
+fn an_epoch_that_was_not_sent_whole_is_not_durable() {
+    for ended in [false, true] {
+        let mut pair = Pair::open(Epoch(5));
+        let frames = pair.begin(6, 2);
+        pair.source.handle_sending(DISK, Epoch(6), len_of(&frames[0]));
+        if ended {
+            pair.source.handle_ending(DISK, Epoch(6));
+        }
+        let durable = TargetMessage::EpochDurable { disk: DISK, epoch: Epoch(6) };
+        pair.source.handle_control(&durable.encode());
+        let expected = if ended { None } else { violation() };
+        assert_eq!(closed(&pair.pump().0), expected, "ended: {ended}");
+    }
 }
 
 #[test]

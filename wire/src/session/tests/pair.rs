@@ -119,6 +119,9 @@ impl Pair {
     /// Gives frames to the target, as if they came on a stream.
     pub(super) fn deliver(&mut self, stream: u64, frames: &[CheckedFrame]) {
         for frame in frames {
+            if frame.header().is_end() {
+                self.source.handle_ending(frame.header().disk, frame.header().epoch);
+            }
             self.target.handle_frame(StreamId(stream), frame.clone());
         }
     }
@@ -189,6 +192,7 @@ pub(super) fn names(actions: &[TargetAction]) -> Vec<String> {
         TargetAction::ConfirmPoints { through, .. } => format!("confirm {through}"),
         TargetAction::RetractPoints(it) => format!("retract {} to {}", it.after, it.through),
         TargetAction::Hash(request) => format!("hash {}", request.first_block),
+        TargetAction::HashLeaves(request) => format!("hash leaves of {:?}", request.blocks),
         TargetAction::CloseDisk { forget, .. } => format!("close {forget:?}"),
         TargetAction::StopStream { stream, .. } => format!("stop {}", stream.0),
         TargetAction::Close { code, .. } => format!("CLOSE {code}"),

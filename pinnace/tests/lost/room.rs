@@ -1,0 +1,88 @@
+//! There is no room for what has to be remembered: a ring of one page, a table of eight writes.
+
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use anyhow::{Result, ensure};
+use blocks::{ByteLen, Extent, Sector};
+use vm_tests::{After, Load, Method, Partition, Rig, Target, WriteLog, Writer};
+
+use crate::subject::{PATIENCE, ensure_never_compared, found, number, site, zram};
+
+/// Small writes to so many places: fewer chunks than would make a delta a comparison.
+const PLACES: u64 = 6_000;
+const TIMES: u64 = 4;
+const PARTITIONS: u64 = 60;
+/// Writers at once, each with one write under way.
+const WRITERS: u32 = 32;
+/// 1 MiB each.
+const SECTORS: u64 = 2048;
+
+/// The ring holds some hundred marks, and nobody is told of the others but by the bitmap: that
+/// costs a sweep, and no comparison.
+#[test]
+fn a_ring_of_one_page_loses_hints_and_no_write() -> Result<()> {
+    let Some(rig) = Rig::start()? else { return Ok(()) };
+    let disk = zram(&rig, 33)?;
+    let partitions = (0..PARTITIONS)
+        .map(|n| {
+            let extent = Extent { start: Sector(n * SECTORS), sectors: SECTORS };
+            Partition::create(&disk, i32::try_from(n + 1)?, extent)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let site = site(&rig, "[tracking]\nring = \"4 KiB\"\n")?;
+    site.protect(&disk, PATIENCE)?;
+    let files = partitions
+        .iter()
+        .map(|partition| File::options().write(true).open(partition.path()))
+        .collect::<std::io::Result<Vec<_>>>()?;
+    let mut at: u64 = 1;
+    for write in 0..PLACES * TIMES {
+        // A walk over all blocks of the first places of all partitions that looks like chance.
+        at = at.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        let place = (at >> 33) % PLACES;
+        let file = &files[usize::try_from(place % PARTITIONS)?];
+        file.write_all_at(&write.to_le_bytes().repeat(64), place / PARTITIONS * 4096)?;
+        if write % 1000 == 0 {
+            files.iter().try_for_each(File::sync_data)?;
+        }
+    }
+    files.iter().try_for_each(File::sync_data)?;
+    drop(files);
+    site.prove(&disk, PATIENCE)?;
+    let status = site.disk(disk.name())?;
+    ensure!(number(&status, "/tracking/ring_lost") > 0, "the ring held everything: {status}");
+    ensure_never_compared(&site)
+}
+
+/// More writes under way than the kernel's programs can keep taint the disk.
+#[test]
+fn a_table_of_eight_writes_is_too_small_and_says_so() -> Result<()> {
+    let Some(rig) = Rig::start()? else { return Ok(()) };
+    let disk = zram(&rig, 34)?;
+    let site = site(&rig, "[tracking]\nin_flight = 8\n")?;
+    site.protect(&disk, PATIENCE)?;
+    let before = number(&site.disk(disk.name())?, "/tracking/gaps");
+    let log = Arc::new(WriteLog::create(&rig.fresh("log"), 8 << 20)?);
+    // Each waits for its turn at the compressor with a write under way.
+    let writer = |stream| {
+        let load = Load {
+            method: Method::Direct,
+            seed: u64::from(stream),
+            smallest: ByteLen(64 << 10),
+            largest: ByteLen(256 << 10),
+            after: After::Elapsed(PATIENCE),
+        };
+        Writer::start(&Target::whole(0, &disk), stream, load, &log)
+    };
+    let writers = (0..WRITERS).map(writer).collect::<Result<Vec<_>>>()?;
+    let tainted = found(&site, &disk, before);
+    writers.iter().for_each(Writer::stop);
+    writers.into_iter().try_for_each(|writer| writer.finish().map(drop))?;
+    tainted?;
+    let named = site.agent.log()?.contains("in-flight table full");
+    ensure!(named, "it was found for another reason\n{}", site.logs());
+    site.wait_for_state(disk.name(), "protected", PATIENCE)?;
+    site.prove(&disk, PATIENCE)
+}
