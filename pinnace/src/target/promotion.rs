@@ -24,7 +24,7 @@ pub(super) fn promote(store: &Store, peers: &Peers, wanted: &str) -> Result<Stri
         match store.promote(id, line) {
             // It may be back by now: then it is asked to go again.
             Err(PromoteError::Busy(_)) if Instant::now() < deadline => {
-                peers.close(summary.machine, Reason::ReplicaInUse);
+                peers.close(summary.machine);
                 std::thread::sleep(Duration::from_millis(20));
             }
             promoted => break promoted,
@@ -69,10 +69,10 @@ fn find(store: &Store, wanted: &str) -> Result<(DiskId, DiskSummary)> {
 }
 
 impl Peers {
-    /// Disconnects a machine, if it is connected.
-    fn close(&self, machine: MachineId, reason: Reason) {
+    /// Disconnects a machine, if it is connected. It may come back at once, for its other disks.
+    fn close(&self, machine: MachineId) {
         if let Some(connection) = self.get(machine) {
-            connection.close(reason.number().into(), b"a replica is being promoted");
+            connection.close(Reason::Done.number().into(), b"a replica is being promoted");
         }
     }
 }

@@ -9,13 +9,11 @@ use vm_tests::{BlockDevice, Image, Method, Rig, Site, Target, ZramDisk, wait_unt
 
 use crate::subject::{IN_USE, PATIENCE, number, site, use_disk, zram};
 
-/// A disk whose replica follows, and where that is.
-fn followed(rig: &Rig, seed: u64, site: &Site) -> Result<(ZramDisk, std::path::PathBuf)> {
-    let disk = zram(rig, seed)?;
-    site.protect(&disk, PATIENCE)?;
-    site.prove(&disk, PATIENCE)?;
-    let replica = site.replica(disk.name())?;
-    Ok((disk, replica))
+/// Protects a disk until its replica follows, and says where that is.
+fn followed(site: &Site, disk: &ZramDisk) -> Result<std::path::PathBuf> {
+    site.protect(disk, PATIENCE)?;
+    site.prove(disk, PATIENCE)?;
+    site.replica(disk.name())
 }
 
 /// Waits until the disk is critical for a reason that says all this.
@@ -51,8 +49,9 @@ fn discard_and_prove(site: &Site, disk: &BlockDevice) -> Result<()> {
 #[test]
 fn a_promoted_replica_fences_its_source_until_a_person_decides() -> Result<()> {
     let Some(rig) = Rig::start()? else { return Ok(()) };
+    let disk = zram(&rig, 60)?;
     let mut site = site(&rig)?;
-    let (disk, replica) = followed(&rig, 60, &site)?;
+    let replica = followed(&site, &disk)?;
     let before = Image::read(&replica)?;
     site.target(&["target", "promote", disk.name(), "--yes"])?;
     let fenced =
@@ -80,8 +79,9 @@ fn a_promoted_replica_fences_its_source_until_a_person_decides() -> Result<()> {
 #[test]
 fn a_source_that_was_set_back_is_not_taken_for_the_one_that_went_on() -> Result<()> {
     let Some(rig) = Rig::start()? else { return Ok(()) };
+    let disk = zram(&rig, 61)?;
     let mut site = site(&rig)?;
-    let (disk, replica) = followed(&rig, 61, &site)?;
+    let replica = followed(&site, &disk)?;
     let id = site.disk(disk.name())?["id"].as_str().context("an identity")?.to_owned();
     let record = site.agent_state().join("disks").join(format!("{id}.json"));
     site.agent.stop(Duration::from_secs(10))?;
