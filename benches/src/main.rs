@@ -12,10 +12,12 @@ use clap::Parser;
 use vm_tests::Rig;
 
 mod content;
+mod database;
 mod delta;
 mod initial;
 mod installation;
 mod memory;
+mod points;
 mod record;
 mod report;
 mod rival;
@@ -70,11 +72,13 @@ struct Benchmark {
     measure: fn(&Rig, Rounds) -> Result<Findings>,
 }
 
-const BENCHMARKS: [Benchmark; 4] = [
+const BENCHMARKS: [Benchmark; 6] = [
     Benchmark { name: initial::NAME, rounds: 5, measure: initial::measure },
     Benchmark { name: delta::NAME, rounds: 5, measure: delta::measure },
-    Benchmark { name: tracking::NAME, rounds: 7, measure: tracking::measure },
+    Benchmark { name: tracking::NAME, rounds: 4, measure: tracking::measure },
     Benchmark { name: memory::NAME, rounds: 1, measure: memory::measure },
+    Benchmark { name: points::NAME, rounds: 3, measure: points::measure },
+    Benchmark { name: database::NAME, rounds: 5, measure: database::measure },
 ];
 
 fn main() -> ExitCode {

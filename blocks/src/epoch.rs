@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// The number of an epoch within one generation of a disk. The first is 1; 0 means "none yet".
+/// The number of an epoch of a disk. The first is 1, and a new generation goes on counting; 0 means
+/// "none yet".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u64);
 

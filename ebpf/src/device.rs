@@ -219,6 +219,14 @@ pub(crate) fn writes_in_flight(number: DeviceNumber) -> Option<u64> {
     reads_and_writes.split_whitespace().nth(1)?.parse().ok()
 }
 
+/// Whether commands of the driver's own that transfer no data may change the disk, so that one that
+/// was given to it must be taken for a write. NVMe has such (write zeroes, write uncorrectable), and
+/// hardly others. SCSI has some, but many more that only ask, and that monitors send all the time.
+pub(crate) fn bare_commands_write(number: DeviceNumber) -> bool {
+    let found = Attributes::of_whole_disk(number);
+    found.is_ok_and(|attributes| attributes.device_name().starts_with("nvme"))
+}
+
 fn describe(attributes: &Attributes) -> io::Result<Device> {
     let name = attributes.device_name();
     let logical_block = attributes.number("queue/logical_block_size")?;

@@ -4,7 +4,7 @@
 
 /// The version of everything that is pinned: map types, sizes, record shapes, meanings of bits.
 /// An agent that finds another version leaves it alone and says so.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// How many disks can be tracked at once.
 pub const DISKS: u32 = 128;
@@ -32,6 +32,12 @@ pub(crate) const COPIES: u32 = 3;
 /// Copies of the program that notes the start of a bio. Nothing starts one in a hard interrupt, and
 /// a start that was skipped all the same is found when the bio completes.
 pub(crate) const COPIES_AT_START: u32 = 2;
+
+/// Base-two logarithm of the words in a sheet of a dirty bitmap: 1 MiB, the bits of 32 GiB at 4 KiB.
+pub(crate) const SHEET_WORDS_LOG2: u32 = 17;
+
+/// Base-two logarithm of the most sheets a disk can have.
+pub(crate) const SHEETS_LOG2: u32 = 10;
 
 /// The longest range that is marked chunk by chunk, in words of the bitmap.
 pub(crate) const INLINE_WORDS: u32 = 64;

@@ -18,6 +18,7 @@ use crate::{
     kernel::Release,
     limits::{COPIES, COPIES_AT_START, LAYOUT_VERSION},
     pins::{DirectoryError, Pins},
+    ring::RingSize,
     sys,
 };
 
@@ -41,7 +42,7 @@ const KERNEL: (u32, u32) = (5, 15);
 /// Sizes that are fixed when the programs are loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadOptions {
-    /// The ring's length: a power of two, and a multiple of the page size.
+    /// The ring's length: a power of two. More if there are very many processors.
     pub ring: ByteLen,
     /// Buckets for writes under way to bio-based disks, of four each: 1 to 1024. They are fast, and
     /// what finds no room is spilled.
@@ -171,14 +172,12 @@ pub(crate) fn inspect(pins: &Pins) -> Result<Found, LoadError> {
 /// Loads the programs, pins all and attaches what request-based disks need.
 pub(crate) fn load(pins: &Pins, options: LoadOptions) -> Result<(), LoadError> {
     check_kernel()?;
-    let ring = u32::try_from(options.ring.0)
-        .ok()
-        .filter(|len| len.is_power_of_two() && (4096..=1 << 30).contains(len));
+    let ring = RingSize::new(options.ring, libbpf_rs::num_possible_cpus()?);
     let ring = ring.ok_or(LoadError::RingSize(options.ring))?;
     pins.clear()?;
     pins.make_directories()?;
     let mut object = ObjectBuilder::default().open_memory(OBJECT).map_err(LoadError::Object)?;
-    size(&mut object, "ring", ring)?;
+    size(&mut object, "ring", ring.entries())?;
     size(&mut object, "in_flight", options.in_flight_buckets.clamp(1, in_flight::BUCKETS))?;
     size(&mut object, "spilled", options.spilled)?;
     let object = object.load().map_err(LoadError::Object)?;
@@ -186,6 +185,11 @@ pub(crate) fn load(pins: &Pins, options: LoadOptions) -> Result<(), LoadError> {
         let map = object.maps().find(|map| map.name() == libbpf_name);
         pin(map.as_ref(), pins.map(name))?;
     }
+    let path = pins.map("ring");
+    MapHandle::from_pinned_path(&path)
+        .map_err(io::Error::other)
+        .and_then(|map| ring.prepare(&map))
+        .map_err(|source| LoadError::Pin { path, source })?;
     for name in Hook::ALL.into_iter().flat_map(Hook::programs) {
         let program = object.progs().find(|program| program.name() == name.as_str());
         pin(program.as_ref(), pins.program(&name))?;

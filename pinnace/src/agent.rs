@@ -8,6 +8,7 @@
 //! ```
 
 mod clock;
+mod content;
 mod core;
 mod cutter;
 mod disk;
@@ -21,9 +22,9 @@ mod points;
 mod protect;
 mod recorded;
 mod run;
-mod shared;
 mod state;
 mod status;
+mod trouble;
 
 pub(crate) use doctor::{Finding, Grade, examine};
 pub(crate) use enroll::enroll;

@@ -13,6 +13,7 @@ mod agent;
 mod disks;
 mod output;
 mod point;
+mod resync;
 mod status;
 mod target;
 
@@ -70,8 +71,10 @@ enum Command {
     Unprotect(disks::Unprotect),
     /// Stop shipping for a while; tracking goes on
     Pause(disks::Which),
-    /// Ship again after a pause
+    /// Ship again after a pause, and try again at once what failed or was refused
     Resume(disks::Which),
+    /// Decide between a disk and its replica when both hold something of their own
+    Resync(resync::Resync),
     /// What is protected, and what could be
     #[command(subcommand)]
     Disk(disks::DiskCommand),
@@ -155,6 +158,7 @@ pub(crate) fn execute(cli: &Cli) -> Result<()> {
         Command::Unprotect(unprotect) => disks::unprotect(global, unprotect),
         Command::Pause(which) => disks::pause(global, which),
         Command::Resume(which) => disks::resume(global, which),
+        Command::Resync(resync) => resync::execute(global, resync),
         Command::Disk(command) => disks::execute(global, command),
         Command::Status(args) => status::execute(global, *args),
         Command::Config(ConfigCommand::Check { role }) => check_config(global, *role),

@@ -230,16 +230,18 @@ fn open_recorded(
 
 #[cfg(test)]
 mod tests {
-    use blocks::{ChunkSize, Epoch, Generation, MachineId, Sector};
+    use blocks::{ChunkSize, Epoch, Generation, Lineage, MachineId, Sector, Tickets};
     use storage::{FaultyStorage, create_dirs};
 
     use super::*;
-    use crate::catalog::{DiskState, Marks};
+    use crate::catalog::{DiskState, Marks, ReplicaRole};
 
     fn empty_disk() -> Record {
         Record {
             disk: DiskId([1; 16]),
-            generation: Generation([2; 16]),
+            lineage: Lineage::begin(Generation([2; 16])),
+            role: ReplicaRole::Follower,
+            tickets: Tickets::default(),
             machine: MachineId([3; 16]),
             geometry: Geometry::new(128, 512, ChunkSize::DEFAULT).unwrap(),
             base: BaseKind::File,

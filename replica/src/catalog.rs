@@ -4,12 +4,13 @@
 //! Invariants of a record:
 //! - `folded <= last_durable`; the deltas in between are files, chained by what they follow.
 //! - `Completeness::Empty` exactly while `last_durable` is 0.
+//! - no line of history was left after `last_durable`.
 //! - `confirmed <= last_durable`, and `folded <= pin <= last_durable` for every pin.
 
 mod format;
 mod marks;
 
-use blocks::{DiskId, Epoch, Generation, Geometry, MachineId, PointRecord};
+use blocks::{DiskId, Epoch, Generation, Geometry, Lineage, MachineId, PointRecord, Tickets};
 use storage::{SlotError, SlotFile, SlotTag, Storage};
 
 pub(crate) use marks::Marks;
@@ -44,6 +45,15 @@ pub struct DiskState {
     pub completeness: Completeness,
 }
 
+/// What a replica is to its source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReplicaRole {
+    /// It follows.
+    Follower,
+    /// It was promoted: it is a disk of its own, and takes nothing from its source.
+    Promoted,
+}
+
 /// Where the base of a disk is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BaseKind {
@@ -57,7 +67,10 @@ pub enum BaseKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) disk: DiskId,
-    pub(crate) generation: Generation,
+    /// The lines of history that its content went through, discarded ones too.
+    pub(crate) lineage: Lineage,
+    pub(crate) role: ReplicaRole,
+    pub(crate) tickets: Tickets,
     pub(crate) machine: MachineId,
     pub(crate) geometry: Geometry,
     pub(crate) base: BaseKind,
@@ -158,6 +171,11 @@ impl Catalog {
 }
 
 impl Record {
+    /// The line of history that it is in.
+    pub(crate) fn generation(&self) -> Generation {
+        self.lineage.current()
+    }
+
     /// The invariants of the module's head.
     fn check(self) -> Result<Self, RecordError> {
         if self.state.last_durable > Epoch::MAX {
@@ -169,6 +187,10 @@ impl Record {
         let is_empty = self.state.completeness == Completeness::Empty;
         if is_empty != (self.state.last_durable == Epoch::NONE) {
             return Err(RecordError::Field("last durable epoch"));
+        }
+        let left = self.lineage.past().first().map(|line| line.through);
+        if left > Some(self.state.last_durable) {
+            return Err(RecordError::Field("lines of history"));
         }
         let (first, last) = (self.marks.pins().first(), self.marks.pins().last());
         let held = first.is_none_or(|pin| *pin >= self.folded)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use blocks::Geometry;
+use bytes::BytesMut;
 use storage::StorageError;
 use wire::{CheckedFrame, Codec, Content, OpenError, Opener, frame::DATA_LEN_MAX};
 
@@ -27,6 +28,8 @@ pub(crate) enum Treatment {
 
 /// The buffers of one worker.
 pub(crate) struct Scratch {
+    /// For the frame as it lies in a file.
+    pub(crate) sealed: BytesMut,
     coded: Vec<u8>,
     plain: Vec<u8>,
     zstd: zstd::bulk::Decompressor<'static>,
@@ -71,7 +74,8 @@ impl std::fmt::Debug for Scratch {
 
 impl Scratch {
     pub(crate) fn new() -> Self {
-        Self { coded: Vec::new(), plain: Vec::new(), zstd: zstd::bulk::Decompressor::default() }
+        let (coded, plain) = (Vec::new(), Vec::new());
+        Self { sealed: BytesMut::new(), coded, plain, zstd: zstd::bulk::Decompressor::default() }
     }
 }
 

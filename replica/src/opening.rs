@@ -93,7 +93,7 @@ pub(crate) fn open_existing(
     let base = Base::open(storage.as_ref(), &paths, record)?;
     drop_parts(storage.as_ref(), &paths)?;
     let pending = pending_deltas(storage.as_ref(), &paths, record)?;
-    let identity = (disk, record.generation);
+    let identity = (disk, record.generation());
     let taker = Arc::new(FrameTaker { opener, geometry: record.geometry, base });
     let books =
         Books { catalog, pending, receiving: Vec::new(), seeding: None, health: Health::Good };
@@ -142,8 +142,10 @@ fn pending_deltas(
         let in_delta = |source| RecoverError::Delta { epoch: reached, source };
         let delta = DeltaFile::open(storage, &paths.delta(reached)).map_err(in_delta)?;
         let name = delta.name();
-        let holds = (name.disk, name.generation, name.link.epoch);
-        if holds != (record.disk, record.generation, reached) || name.link.follows >= reached {
+        // A merged one is of the line of its newest epoch.
+        let of_this_history = record.lineage.may_hold(reached, name.generation);
+        let holds = (name.disk, name.link.epoch);
+        if holds != (record.disk, reached) || !of_this_history || name.link.follows >= reached {
             return Err(in_delta(DeltaError::Foreign));
         }
         pending.push_front(Pending::of(&delta));

@@ -356,6 +356,12 @@ impl DiskTracker {
         self.in_flight.back().map_or(self.acked, |flight| flight.epoch)
     }
 
+    /// The newest epoch ever sealed, as far as this tracker knows: what was sealed before it began,
+    /// it learns from [`Self::handle_resume`].
+    pub fn sealed(&self) -> Epoch {
+        Epoch(self.next_epoch.0 - 1)
+    }
+
     /// How many epochs are sealed and not acknowledged.
     pub fn in_flight(&self) -> usize {
         self.in_flight.len()
@@ -376,15 +382,19 @@ impl DiskTracker {
         let chunk = self.geometry.chunk().bytes();
         let bytes = |chunks: u64| ByteLen((chunks * chunk).min(self.geometry.len().0));
         let flights = self.in_flight.iter();
-        let oldest =
-            flights.clone().filter_map(|flight| flight.oldest_dirty).chain(self.oldest_dirty);
         TrackerStatus {
             active: bytes(self.unsealed().count()),
             in_flight: bytes(flights.map(|flight| flight.chunks.count()).sum()),
             coverage: self.coverage(),
             acked: self.acked,
-            lag: oldest.min().map_or(Duration::ZERO, |at| now.since(at)),
+            lag: self.lag(now),
         }
+    }
+
+    /// The age of the oldest write that the replica may lack.
+    pub fn lag(&self, now: MonotonicNs) -> Duration {
+        let flights = self.in_flight.iter().filter_map(|flight| flight.oldest_dirty);
+        flights.chain(self.oldest_dirty).min().map_or(Duration::ZERO, |at| now.since(at))
     }
 
     fn unsealed(&self) -> Bitmap {

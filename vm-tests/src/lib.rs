@@ -19,6 +19,7 @@ mod point_checker;
 mod relay;
 mod rig;
 mod site;
+pub mod vm;
 mod workload;
 mod writers;
 

@@ -7,6 +7,7 @@
 
 mod agent;
 mod envelope;
+mod origin;
 mod target;
 
 #[cfg(test)]
@@ -17,6 +18,7 @@ pub use agent::{
     RequestId, RetractPoints,
 };
 pub use envelope::{Envelope, MESSAGE_LEN_MAX, MessageDecoder, MessageError};
+pub use origin::Origin;
 pub use target::{
     DiskOpened, DiskRefused, EpochFailed, Hashes, ReplicaState, TargetMessage, Welcome,
 };

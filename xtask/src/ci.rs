@@ -13,11 +13,12 @@ const DEMO_LIMIT: Duration = Duration::from_secs(600);
 
 /// The task `ci`.
 pub(crate) fn run(consent: Consent) -> Result<()> {
-    setup::ensure_installed(Purpose::Test, consent)?;
+    setup::ensure_installed(Purpose::Database, consent)?;
     machine::report();
     check::all()?;
     let mut demo = demo::prepare(consent)?;
     run_within(&mut demo, DEMO_LIMIT).context("the demo")?;
     fuzz::run_briefly().context("fuzzing")?;
+    test::run_database_test()?;
     test::run_tests()
 }

@@ -100,6 +100,6 @@ pub(crate) fn look(input: &mut Input, disk: &Disk) {
         let Ok(view) = history.view_retracted(point.epoch) else { continue };
         let mut content = vec![0; usize::try_from(SECTORS * 512).expect("a small disk")];
         drop(view.read_at(0, &mut content));
-        drop(view.allocation(0, SECTORS * 512));
+        drop(view.allocation(0, SECTORS * 512, usize::try_from(SECTORS).expect("a small disk")));
     }
 }

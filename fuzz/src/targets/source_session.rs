@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use blocks::{ByteLen, DiskId, Epoch, EpochKind, MachineId};
+use blocks::{ByteLen, DiskId, Epoch, EpochKind, MachineId, Ticket};
 use wire::close::Detail;
 use wire::message::{
-    DiskOpened, DiskRefused, EpochFailed, Features, Forget, Hashes, OpenDisk, ReplicaState,
+    DiskOpened, DiskRefused, EpochFailed, Features, Forget, Hashes, OpenDisk, Origin, ReplicaState,
     RequestId, VersionRange, Welcome,
 };
 use wire::session::{EPOCHS_IN_FLIGHT_MAX, SourceConfig, SourceEvent, WINDOW_MIN};
@@ -67,7 +67,9 @@ fn opened(disk: DiskId, last_durable: Epoch) -> TargetMessage {
     let state =
         if last_durable == Epoch::NONE { ReplicaState::Empty } else { ReplicaState::Follows };
     let (generation, confirmed) = (GENERATION, Epoch::NONE);
-    TargetMessage::DiskOpened(DiskOpened { disk, generation, last_durable, confirmed, state })
+    let ticket = Ticket { number: last_durable.0, secret: [7; 16] };
+    let opened = DiskOpened { disk, generation, last_durable, confirmed, state, ticket };
+    TargetMessage::DiskOpened(opened)
 }
 
 impl World {
@@ -88,8 +90,8 @@ impl World {
 
     fn ask_for(&mut self, disk: DiskId) {
         let (geometry, key) = (sealed::geometry(), sealed::key());
-        let name = Text::lossy("x");
-        let open = OpenDisk { disk, generation: GENERATION, geometry, name, key };
+        let (name, origin) = (Text::lossy("x"), Origin::default());
+        let open = OpenDisk { disk, generation: GENERATION, geometry, name, key, origin };
         if self.session.open_disk(open).is_ok() {
             self.asked.push(disk);
         }
@@ -103,7 +105,8 @@ impl World {
             1 => opened(disk, epoch),
             2 => {
                 let (code, detail) = (Reason::StoreFull.into(), Detail::default());
-                TargetMessage::DiskRefused(DiskRefused { disk, code, detail })
+                let replica = input.is_over().then_some(GENERATION);
+                TargetMessage::DiskRefused(DiskRefused { disk, code, detail, replica })
             }
             3 | 4 => TargetMessage::EpochDurable { disk, epoch },
             5 => {

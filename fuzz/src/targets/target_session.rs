@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use blocks::{ByteLen, DiskId, Epoch, Generation, MachineId, RetractReason};
+use blocks::{ByteLen, DiskId, Epoch, Generation, MachineId, RetractReason, Ticket};
 use wire::frame::FrameError;
 use wire::message::{
-    Features, Forget, HashRequest, Hello, OpenDisk, ReplicaState, RequestId, RetractPoints,
+    Features, Forget, HashRequest, Hello, OpenDisk, Origin, ReplicaState, RequestId, RetractPoints,
     VersionRange,
 };
 use wire::session::{
@@ -70,7 +70,8 @@ fn hello(machine: MachineId, versions: VersionRange) -> AgentMessage {
 
 fn open(disk: DiskId, generation: Generation) -> AgentMessage {
     let (geometry, key) = (sealed::geometry(), sealed::key());
-    AgentMessage::OpenDisk(OpenDisk { disk, generation, geometry, name: Text::lossy("x"), key })
+    let (name, origin) = (Text::lossy("x"), Origin::default());
+    AgentMessage::OpenDisk(OpenDisk { disk, generation, geometry, name, key, origin })
 }
 
 impl World {
@@ -205,7 +206,8 @@ impl World {
                 ReplicaState::Follows
             };
             self.disks.insert(disk, Disk { durable: last_durable, ..Disk::default() });
-            let position = ReplicaPosition { last_durable, confirmed: Epoch::NONE, state };
+            let (confirmed, ticket) = (Epoch::NONE, Ticket::default());
+            let position = ReplicaPosition { last_durable, confirmed, state, ticket };
             self.session.handle_disk_opened(disk, position);
         }
         self.take_actions();

@@ -20,9 +20,16 @@ pub(crate) enum Request {
     Pause {
         disk: Option<String>,
     },
+    /// Ship again, and try again at once what failed or was refused.
     Resume {
         disk: Option<String>,
     },
+    /// Make the replica what the disk is, although it holds something of its own.
+    DiscardTarget {
+        disk: String,
+    },
+    /// Try the connection again at once, and what was refused on it.
+    Retry,
     /// Make a recovery point now; the answer comes when it is durable.
     CreatePoint {
         app_consistent: bool,
@@ -62,6 +69,8 @@ pub(crate) enum LinkStatus {
     NotEnrolled,
     Connecting {
         last_error: Option<String>,
+        /// When it is tried again.
+        next_attempt: Option<jiff::Timestamp>,
     },
     Connected {
         since: jiff::Timestamp,
@@ -76,8 +85,11 @@ impl std::fmt::Display for LinkStatus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::NotEnrolled => f.write_str("not enrolled"),
-            Self::Connecting { last_error: None } => f.write_str("connecting"),
-            Self::Connecting { last_error: Some(error) } => write!(f, "retrying: {error}"),
+            Self::Connecting { last_error: None, .. } => f.write_str("connecting"),
+            Self::Connecting { last_error: Some(error), next_attempt } => {
+                write!(f, "retrying: {error}")?;
+                next_attempt.map_or(Ok(()), |at| write!(f, ", next at {at:.0}"))
+            }
             Self::Connected { since } => write!(f, "connected since {since:.0}"),
             Self::Refused { reason } => write!(f, "refused: {reason}"),
         }
@@ -95,12 +107,16 @@ pub(crate) struct DiskStatus {
     pub(crate) size_bytes: u64,
     pub(crate) chunk_bytes: u64,
     pub(crate) state: DiskState,
+    /// Since when it is in that state.
+    pub(crate) since: jiff::Timestamp,
     /// Why the state is not green, and what to do.
     pub(crate) reason: Option<String>,
     /// How long initial replication or comparison will still take, at the pace so far.
     pub(crate) remaining_seconds: Option<f64>,
     /// The age of the oldest write that the replica lacks.
     pub(crate) rpo_seconds: f64,
+    /// How old it may be.
+    pub(crate) objective_seconds: f64,
     /// Marked and not yet sent.
     pub(crate) dirty_bytes: u64,
     /// Sent and not yet durable on the target.

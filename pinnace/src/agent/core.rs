@@ -29,6 +29,7 @@ mod gaps;
 pub(super) mod points;
 mod requests;
 mod sessions;
+mod standing;
 
 /// How often the rings are drained when nothing else happens.
 const TICK: Duration = Duration::from_millis(20);
@@ -119,6 +120,7 @@ impl Core {
                     disk.next_cycle = now + Duration::from_secs(1);
                 }
             }
+            self.settle(id);
         }
     }
 

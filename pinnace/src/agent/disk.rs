@@ -5,7 +5,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use blocks::{Bitmap, ByteLen, Coverage, DiskId, Epoch, GapReason, Generation, Geometry, Taint};
+use blocks::{
+    Bitmap, ByteLen, Claim, Coverage, DiskId, Epoch, GapReason, Generation, Geometry, Taint, Ticket,
+};
+use control::EpochRetry;
 use crossbeam_channel::Sender;
 use ebpf::device::Device;
 use ebpf::{Counters, DiskClass, TrackedDisk};
@@ -13,18 +16,23 @@ use hdrhistogram::Histogram;
 use shipper::{DiskHandle, ShipReport};
 use tracker::cut::Heat;
 use tracker::{Confirmation, CrossCheck, DiskTracker, Harvest, Reading, Sample, Verdict};
-use wire::message::OpenDisk;
+use wire::message::{OpenDisk, Origin};
 use wire::{DataKey, Sealer, Text};
 
 use super::clock::now;
 use super::points::DiskPoints;
-use super::state::DiskRecord;
+use super::state::{DiskRecord, Standing};
+use super::trouble::Held;
 use crate::admin::agent::{Latency, Response, SentBytes};
 
 /// Says that a baseline was kept beside the disk's maps.
 const BASELINE_KEPT: u64 = 1;
 /// Says that what is outstanding at rest was kept with it.
 const REST_KEPT: u64 = 1;
+
+/// How long a disk is looked at for a moment of rest before its initial replication begins. Only one
+/// that is never idle, not for microseconds, takes so long, and its points are not confirmed.
+const SETTLING: Duration = Duration::from_secs(1);
 
 /// The cross-check of a disk that was tracked before: it goes on from the offset kept then, so that
 /// a loss while no agent ran is found.
@@ -69,12 +77,22 @@ pub(super) struct ProtectedDisk {
     pub(super) handle: DiskHandle,
     pub(super) tracker: DiskTracker,
     pub(super) check: CrossCheck,
+    /// Whether what the counters say proves anything: the offset of the cross-check was settled
+    /// before the last pass began. What was missed before that is in no counter.
+    pub(super) proves: bool,
     pub(super) session: Session,
     pub(super) next_cycle: Instant,
     pub(super) next_log: Instant,
     pub(super) waiting: Option<(Waiting, Instant)>,
-    /// Why nothing is sent until then: an epoch failed for a reason that may pass.
-    pub(super) held: Option<(String, Instant)>,
+    pub(super) held: Option<Held>,
+    /// How often the target has failed it.
+    pub(super) retry: EpochRetry,
+    /// What the target handed out last.
+    pub(super) ticket: Ticket,
+    /// Whether this agent has had it open: from then on it knows every epoch that was sealed.
+    pub(super) has_been_open: bool,
+    /// A line of the replica's that a person wants to be written over.
+    pub(super) discard: Option<Generation>,
     /// The pass that is under way.
     pub(super) pass: Option<Pass>,
     /// Ring records known to be lost.
@@ -120,8 +138,10 @@ pub(super) enum Session {
     Open { sealer: Arc<Sealer> },
     /// The target could not serve the disk, for a reason that may pass.
     Failed { reason: String, until: Instant, next: Retry },
-    /// The target will not have it: a person must act.
-    Refused { reason: String },
+    /// The target will not have it: a person must act, and then it is tried again.
+    ///
+    /// `replica` is the line that the replica is in, if it is not the source's.
+    Refused { reason: String, next: Retry, replica: Option<Generation> },
 }
 
 /// What to do once a failure may have passed.
@@ -139,7 +159,6 @@ pub(super) struct Sent {
     pub(super) rate: ByteLen,
     pub(super) last_durable: Option<jiff::Timestamp>,
     pub(super) gaps: u64,
-    pub(super) failures: u32,
     /// The newest epoch of this process whose end was let go.
     pub(super) ended: Epoch,
     sealed: VecDeque<(Epoch, Instant)>,
@@ -156,7 +175,6 @@ impl Sent {
             rate: ByteLen(0),
             last_durable: None,
             gaps: 0,
-            failures: 0,
             ended: Epoch::NONE,
             sealed: VecDeque::new(),
             latency: latency.expect("bounds of 1 and more, three digits"),
@@ -187,7 +205,6 @@ impl Sent {
             }
             self.totals.epochs += 1;
         }
-        self.failures = 0;
         self.last_durable = Some(jiff::Timestamp::now());
     }
 
@@ -215,6 +232,20 @@ impl ProtectedDisk {
             geometry: self.geometry,
             name: Text::lossy(&self.name),
             key: self.key.clone(),
+            origin: self.origin(),
+        }
+    }
+
+    /// What it has been through. What the kernel has marked must be in the tracker.
+    fn origin(&self) -> Origin {
+        let sealed = self.has_been_open.then(|| self.tracker.sealed());
+        Origin {
+            // A source stays in the line it began; failing back will begin another.
+            past: Vec::new(),
+            acked: self.tracker.acked(),
+            has_changed: self.gap().is_some() || !self.tracker.outstanding().is_empty(),
+            claim: Claim { ticket: self.ticket, sealed },
+            discard: self.discard,
         }
     }
 
@@ -249,12 +280,15 @@ impl ProtectedDisk {
             true => Verdict::Plausible,
             false => self.check.handle_reading(Reading { statistics, counted }),
         };
-        if let Some(offset) = self.check.settled_offset() {
+        if let Some(offset) = self.check.settled_offset().filter(|_| self.proves) {
             let (kept, rest) = match self.points.confirmation.rest() {
                 Some(rest) => (REST_KEPT, rest.cast_unsigned()),
                 None => (0, 0),
             };
             self.tracked.keep_baseline([BASELINE_KEPT, offset.cast_unsigned(), kept, rest]);
+        }
+        if let Verdict::Missing { sectors } = verdict {
+            self.points.confirmation.handle_missing(sectors);
         }
         Ok(match verdict {
             _ if !taints.is_empty() => Some(GapReason::Tainted(taints)),
@@ -263,6 +297,19 @@ impl ProtectedDisk {
             }
             Verdict::Confirmed | Verdict::Plausible => None,
         })
+    }
+
+    /// Waits for two moments of rest, but not for long, so that the cross-check misses nothing from
+    /// here on.
+    pub(super) fn settle(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + SETTLING;
+        while self.check.settled_offset().is_none() && Instant::now() < deadline {
+            if let Some(reading) = self.sample()?.at_rest() {
+                self.check.handle_rest(reading);
+            }
+        }
+        self.proves = self.check.settled_offset().is_some();
+        Ok(())
     }
 
     /// A look at all counters, to confirm points.
@@ -301,9 +348,29 @@ impl ProtectedDisk {
         }
     }
 
-    /// How long to leave the target alone after a failure: 1 s, doubling to 60 s.
-    pub(super) fn retry_delay(&self) -> Duration {
-        Duration::from_secs(1 << self.sent.failures.min(6)).min(Duration::from_secs(60))
+    /// Whether nothing of it is sent for a while.
+    pub(super) fn is_held(&self, now: Instant) -> bool {
+        self.held.as_ref().is_some_and(|held| now < held.until)
+    }
+
+    /// A person wants it tried at once, whatever came of it before.
+    pub(super) fn try_at_once(&mut self) {
+        self.retry.handle_person();
+        self.held = None;
+        self.next_cycle = Instant::now();
+        match &mut self.session {
+            Session::Refused { next, reason, .. } => {
+                let (reason, next) = (std::mem::take(reason), *next);
+                self.session = Session::Failed { reason, until: Instant::now(), next };
+            }
+            Session::Failed { until, .. } => *until = Instant::now(),
+            Session::Closed | Session::Opening | Session::Open { .. } => {}
+        }
+    }
+
+    /// Where its protection stands.
+    pub(super) fn standing(&self) -> &Standing {
+        self.record.standing.as_ref().expect("set when the disk is taken up")
     }
 
     pub(super) fn path(&self) -> PathBuf {

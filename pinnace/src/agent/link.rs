@@ -2,15 +2,16 @@
 //!
 //! One task owns the session. Epochs are sent by a task each ([`epoch`]), which asks for room
 //! before every frame. Towards the core there are two queues: commands come in, events go out.
-//! A lost connection is tried again at once, then with growing pauses, until it is refused for a
-//! reason that only a person can change.
+//! A lost connection is tried again as [`control::Retry`] says; one that was refused for a reason
+//! that only a person can change, when a person says so.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use blocks::{DiskId, Epoch, MachineId};
+use blocks::{DiskId, Epoch, Generation, MachineId, Ticket};
+use control::{FailureClass, Next, Retry};
 use crossbeam_channel::{Receiver, Sender};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ConnectionError, Endpoint, TransportErrorCode};
@@ -19,9 +20,10 @@ use shipper::{BlockRange, HashSource, HashSourceError, ShipOutput, ShipReport};
 use tokio::sync::mpsc;
 use tracker::Replica;
 use wire::message::{OpenDisk, RetractPoints};
-use wire::{Class, CloseCode, EpochLink};
+use wire::{CloseCode, EpochLink, Reason};
 
 use super::state::{AgentState, MachineIdentity};
+use super::trouble::{class_of, spread};
 use crate::exit::{Exit, Failure};
 use crate::pki::{self, Identity, TARGET_NAME};
 use crate::quic;
@@ -29,8 +31,6 @@ use crate::quic;
 mod epoch;
 mod session;
 
-const FIRST_PAUSE: Duration = Duration::from_millis(250);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A connection that lasted this long is worth an attempt at once when it breaks.
 const LASTED: Duration = Duration::from_secs(20);
 
@@ -50,6 +50,8 @@ pub(super) enum LinkCommand {
     Close { disk: DiskId },
     /// Begin a new session on a new connection.
     Reconnect,
+    /// If there is no connection, try at once.
+    TryNow,
     /// Close the connection in order.
     Stop,
 }
@@ -57,22 +59,22 @@ pub(super) enum LinkCommand {
 /// What the connection tells the core.
 pub(super) enum LinkEvent {
     Up,
+    /// The connection is lost; it is tried again after this time.
     Down {
         reason: String,
+        again: Duration,
     },
+    /// The target refuses this machine, and is not asked again before a person says so.
     Denied {
         reason: String,
     },
-    Opened {
-        disk: DiskId,
-        durable: Epoch,
-        confirmed: Epoch,
-        replica: Replica,
-    },
+    Opened(Opened),
+    /// `replica` is the line that the replica is in, if the reason is that it is not the source's.
     Refused {
         disk: DiskId,
         code: CloseCode,
         detail: String,
+        replica: Option<Generation>,
     },
     /// All of an epoch but its end is on its way, and the end follows.
     Ending {
@@ -93,6 +95,15 @@ pub(super) enum LinkEvent {
         code: CloseCode,
         detail: String,
     },
+}
+
+/// A disk that the target has opened, and how far its replica has come.
+pub(super) struct Opened {
+    pub(super) disk: DiskId,
+    pub(super) durable: Epoch,
+    pub(super) confirmed: Epoch,
+    pub(super) replica: Replica,
+    pub(super) ticket: Ticket,
 }
 
 /// How the link tells its owner what happened. Never blocks.
@@ -135,11 +146,12 @@ pub(super) fn resolve(target: &str) -> Result<SocketAddr> {
 pub(super) fn start(
     state: &AgentState,
     identity: MachineIdentity,
+    retry_longest: Duration,
     tell: Tell,
 ) -> Result<(LinkSender, std::thread::JoinHandle<()>)> {
     let (sender, commands) = mpsc::unbounded_channel();
     let machine = identity.machine.parse().context("this machine's identity")?;
-    let link = Link { target: identity.target, machine, pki: state.pki(), tell };
+    let link = Link { target: identity.target, machine, pki: state.pki(), retry_longest, tell };
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .thread_name("link")
@@ -160,37 +172,56 @@ struct Link {
     target: String,
     machine: MachineId,
     pki: std::path::PathBuf,
+    retry_longest: Duration,
     tell: Tell,
 }
 
-/// How a connection ended.
+/// How a connection ended, or the attempt to make one.
 enum Ended {
     Stopped,
-    Lost(String),
-    Denied(String),
+    /// A new one is wanted in its place.
+    Replaced,
+    Failed(FailureClass, String),
+}
+
+/// How a wait for the next attempt ended.
+enum Waited {
+    Stopped,
+    Over,
+    /// A person does not want to wait.
+    CutShort,
 }
 
 impl Link {
     async fn run(self, mut commands: mpsc::UnboundedReceiver<LinkCommand>) {
-        let mut pause = FIRST_PAUSE;
+        let mut retry = Retry::new(self.retry_longest);
         loop {
             let began = tokio::time::Instant::now();
-            match self.connect_and_serve(&mut commands).await {
-                Ended::Stopped => return,
-                Ended::Lost(reason) => (self.tell)(LinkEvent::Down { reason }),
-                Ended::Denied(reason) => {
-                    (self.tell)(LinkEvent::Denied { reason });
-                    // A person may have mended it; asking now and then costs nothing.
-                    pause = LONGEST_PAUSE;
-                }
-            }
+            let ended = self.connect_and_serve(&mut commands).await;
             if began.elapsed() >= LASTED {
-                pause = FIRST_PAUSE;
+                retry.handle_success();
             }
-            if stopped_within(&mut commands, pause).await {
-                return;
+            let next = match ended {
+                Ended::Stopped => return,
+                Ended::Replaced => {
+                    let reason = "a new session is wanted".to_owned();
+                    (self.tell)(LinkEvent::Down { reason, again: Duration::ZERO });
+                    continue;
+                }
+                Ended::Failed(class, reason) => {
+                    let next = retry.handle_failure(class, spread());
+                    (self.tell)(match next {
+                        Next::After(again) => LinkEvent::Down { reason, again },
+                        Next::AskAPerson => LinkEvent::Denied { reason },
+                    });
+                    next
+                }
+            };
+            match wait(&mut commands, next).await {
+                Waited::Stopped => return,
+                Waited::CutShort => retry.handle_success(),
+                Waited::Over => {}
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -227,44 +258,45 @@ impl Link {
     }
 }
 
-/// Waits for `pause`, dropping what the core still asks of the old connection.
-async fn stopped_within(
-    commands: &mut mpsc::UnboundedReceiver<LinkCommand>,
-    pause: Duration,
-) -> bool {
-    let stopped = async {
+/// Waits until the next attempt, dropping what the core still asks of the old connection.
+async fn wait(commands: &mut mpsc::UnboundedReceiver<LinkCommand>, next: Next) -> Waited {
+    let interrupted = async {
         loop {
             match commands.recv().await {
-                None | Some(LinkCommand::Stop) => return,
+                None | Some(LinkCommand::Stop) => return Waited::Stopped,
+                Some(LinkCommand::TryNow) => return Waited::CutShort,
                 Some(_) => {}
             }
         }
     };
-    tokio::time::timeout(pause, stopped).await.is_ok()
+    match next {
+        Next::AskAPerson => interrupted.await,
+        Next::After(wait) => tokio::time::timeout(wait, interrupted).await.unwrap_or(Waited::Over),
+    }
 }
 
-/// Classes an error of the connection: lost, or refused for good.
+/// Classes an error of the connection by the reason that the other side gave, if it gave one.
 fn ended(error: &anyhow::Error) -> Ended {
-    let refused = |code, words: String| match tls_alert(code) {
-        true => Ended::Denied(format!("{words}; `pinnace agent enroll` gets a new certificate")),
-        false => Ended::Lost(words),
+    let by_tls = |code, words: String| match tls_alert(code) {
+        true => {
+            let words = format!("{words}; `pinnace agent enroll` gets a new certificate.");
+            Ended::Failed(class_of(Reason::NotAuthenticated.into()), words)
+        }
+        false => Ended::Failed(FailureClass::Passing, words),
     };
     match error.downcast_ref::<ConnectionError>() {
         Some(ConnectionError::ApplicationClosed(close)) => {
             let number = u32::try_from(close.error_code.into_inner()).unwrap_or(u32::MAX);
             let code = CloseCode::from_number(number);
             let words = format!("{code} {}", String::from_utf8_lossy(&close.reason));
-            match code.class() {
-                Class::Permanent => Ended::Denied(words.trim_end().to_owned()),
-                Class::Recoverable => Ended::Lost(words.trim_end().to_owned()),
-            }
+            Ended::Failed(class_of(code), words.trim_end().to_owned())
         }
         // What we make of the target's certificate, and what it makes of ours.
-        Some(ConnectionError::TransportError(ours)) => refused(ours.code, ours.to_string()),
+        Some(ConnectionError::TransportError(ours)) => by_tls(ours.code, ours.to_string()),
         Some(ConnectionError::ConnectionClosed(theirs)) => {
-            refused(theirs.error_code, theirs.to_string())
+            by_tls(theirs.error_code, theirs.to_string())
         }
-        _ => Ended::Lost(format!("{error:#}")),
+        _ => Ended::Failed(FailureClass::Passing, format!("{error:#}")),
     }
 }
 

@@ -66,13 +66,14 @@ fn assemble(
             // The core ends after the link.
             let events = events.clone();
             let tell = move |event| drop(events.send(Event::Link(event)));
-            let (link, thread) = link::start(&state, identity, Box::new(tell))?;
+            let (link, thread) =
+                link::start(&state, identity, config.retry_longest, Box::new(tell))?;
             (link, Some(thread))
         }
         None => (link::unconnected(), None),
     };
     let link_status = match machine {
-        Some(_) => LinkStatus::Connecting { last_error: None },
+        Some(_) => LinkStatus::Connecting { last_error: None, next_attempt: None },
         None => LinkStatus::NotEnrolled,
     };
     let points = Points::new(&config.policy);

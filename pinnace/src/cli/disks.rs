@@ -106,7 +106,7 @@ pub(super) fn execute(global: &Global, command: &DiskCommand) -> Result<()> {
     }
 }
 
-fn done(global: &Global, request: &Request) -> Result<()> {
+pub(super) fn done(global: &Global, request: &Request) -> Result<()> {
     match admin::call(&global.agent()?.socket, request, global.timeout())? {
         Response::Done(words) => {
             println!("{words}");

@@ -35,6 +35,8 @@ pub(crate) struct AgentConfig {
     pub(crate) dirty_threshold_percent: u16,
     /// How often the log of dirty chunks is made durable while running.
     pub(crate) log_interval: Duration,
+    /// The longest wait before what failed is tried again.
+    pub(crate) retry_longest: Duration,
     /// Which recovery points are made, and how.
     pub(crate) policy: Policy,
     /// What makes applications ready for a point.
@@ -55,6 +57,7 @@ layer!(AgentLayer {
     iops: u64,
     dirty_threshold_percent: u16,
     log_interval: Interval,
+    retry_longest: Interval,
 } tables {
     policy: PolicyLayer,
     hooks: HooksLayer,
@@ -91,12 +94,14 @@ impl AgentConfig {
             iops: layer.iops,
             dirty_threshold_percent: layer.dirty_threshold_percent.unwrap_or(50),
             log_interval: interval(layer.log_interval, 60),
+            retry_longest: interval(layer.retry_longest, control::LONGEST.as_secs()),
             policy: Policy::check(&layer.policy).context("policy")?,
             hooks: Hooks::check(layer.hooks).context("hooks")?,
             tracking: check_tracking(&layer.tracking).context("tracking")?,
         };
         ensure!(config.interval >= Duration::from_millis(100), "interval: at least 100ms");
         ensure!(config.log_interval >= Duration::from_secs(1), "log_interval: at least 1s");
+        ensure!(config.retry_longest >= Duration::from_secs(1), "retry_longest: at least 1s");
         ensure!(config.buffer_pool.0 >= 8 << 20, "buffer_pool: at least 8 MiB");
         ensure!(config.segment.0 >= 1 << 20, "segment: at least 1 MiB");
         ensure!(config.iops != Some(0), "iops: at least 1");

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Result;
 use blocks::{ByteLen, DiskId, Epoch, MachineId};
 use quinn::{Connection, RecvStream, SendStream};
-use replica::{ChangeError, Completeness, Disk, DiskState, History, Store};
+use replica::{Admitted, ChangeError, Completeness, Disk, DiskState, History, Store};
 use tokio::sync::mpsc;
 use wire::message::{
     Features, HashRequest, OpenDisk, ReplicaState, RequestId, RetractPoints, VersionRange,
@@ -24,7 +24,7 @@ use wire::{CheckedFrame, CloseCode, FrameDecoder, FrameError, Reason};
 
 use super::assignments::Assignments;
 use super::epoch::{EpochResult, EpochWriter, Helpers};
-use super::opening;
+use super::opening::{self, Refused};
 use super::retention::Retention;
 use crate::causes::with_causes;
 
@@ -68,7 +68,7 @@ pub(super) enum Report {
 
 /// What became of something that the agent asked for.
 pub(super) enum Answer {
-    Opened(DiskId, Result<Disk, (CloseCode, String)>),
+    Opened(DiskId, Result<Admitted, Refused>),
     Hashes(DiskId, RequestId, Result<Vec<[u8; 32]>, (CloseCode, String)>),
     /// What is known of points was to change durably.
     Points(DiskId, Result<(), (CloseCode, String)>),
@@ -297,9 +297,9 @@ impl Peer {
         self.later(work, move |opened| Answer::Opened(id, opened));
     }
 
-    fn opened(&mut self, id: DiskId, opened: Result<Disk, (CloseCode, String)>) {
+    fn opened(&mut self, id: DiskId, opened: Result<Admitted, Refused>) {
         match opened {
-            Ok(disk) => {
+            Ok(Admitted { disk, ticket }) => {
                 let DiskState { last_durable, completeness } = disk.state();
                 let state = match completeness {
                     Completeness::Empty => ReplicaState::Empty,
@@ -308,12 +308,15 @@ impl Peer {
                 };
                 let confirmed = disk.history().confirmed();
                 self.disks.insert(id, disk);
-                let position = ReplicaPosition { last_durable, confirmed, state };
+                let position = ReplicaPosition { last_durable, confirmed, state, ticket };
                 self.session.handle_disk_opened(id, position);
             }
-            Err((code, detail)) => {
+            Err(Refused { code, detail, replica }) => {
                 tracing::warn!(DISK = %id, %code, detail, "a disk was refused");
-                self.session.handle_disk_refused(id, code, &detail);
+                match replica {
+                    Some(replica) => self.session.handle_disk_diverged(id, replica, code, &detail),
+                    None => self.session.handle_disk_refused(id, code, &detail),
+                }
             }
         }
     }
@@ -351,10 +354,10 @@ impl Peer {
     }
 
     /// Has a thread do something that the agent asked for, when its turn has come.
-    fn later<T: Send + 'static>(
+    fn later<T: Send + 'static, E: From<(CloseCode, String)> + Send + 'static>(
         &mut self,
-        work: impl FnOnce() -> Result<T, (CloseCode, String)> + Send + 'static,
-        answer: impl FnOnce(Result<T, (CloseCode, String)>) -> Answer + Send + 'static,
+        work: impl FnOnce() -> Result<T, E> + Send + 'static,
+        answer: impl FnOnce(Result<T, E>) -> Answer + Send + 'static,
     ) {
         self.asked += 1;
         let (reports, at_work) = (self.reports.0.clone(), Arc::clone(&self.at_work));
@@ -362,7 +365,7 @@ impl Peer {
             let turn = at_work.acquire_owned().await.expect("it is never closed");
             let done = tokio::task::spawn_blocking(work).await;
             drop(turn);
-            let done = done.unwrap_or_else(|error| Err(opening::broken(&error)));
+            let done = done.unwrap_or_else(|error| Err(opening::broken(&error).into()));
             // The connection may be gone by then.
             drop(reports.send(Report::Answer(answer(done))).await);
         });

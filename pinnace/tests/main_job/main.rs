@@ -6,6 +6,8 @@
 
 mod cycles;
 mod gaps;
+mod generations;
+mod identity;
 mod interrupted;
 mod lifecycle;
 mod subject;

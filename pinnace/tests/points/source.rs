@@ -9,7 +9,7 @@ use blocks::{
     MachineId, MonotonicNs, PointId, PointRecord, RetractReason, Sector,
 };
 use wire::frame::EpochEnd;
-use wire::message::{OpenDisk, RetractPoints};
+use wire::message::{OpenDisk, Origin, RetractPoints};
 use wire::session::SourceEvent;
 use wire::{Codec, Content, DataKey, EpochSummary, FrameExtent, FrameSpec, Sealer, Sequence, Text};
 
@@ -77,6 +77,7 @@ impl Source {
             geometry,
             name,
             key,
+            origin: Origin::default(),
         })? {
             SourceEvent::Opened(_) => {}
             other => anyhow::bail!("{other:?} instead of an open disk"),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use blocks::{ByteLen, DiskId, Epoch, Generation, MachineId};
+use blocks::{ByteLen, DiskId, Epoch, Generation, MachineId, Ticket};
 use quinn::crypto::rustls::QuicServerConfig;
 use quinn::{Connection, Endpoint};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
@@ -108,7 +108,8 @@ fn welcome(version: u16, window: ByteLen, features: u64) -> Vec<u8> {
 
 fn opened(disk: DiskId, generation: Generation, last_durable: Epoch) -> Vec<u8> {
     let (confirmed, state) = (Epoch::NONE, ReplicaState::Follows);
-    let opened = DiskOpened { disk, generation, last_durable, confirmed, state };
+    let ticket = Ticket { number: 1, secret: [1; 16] };
+    let opened = DiskOpened { disk, generation, last_durable, confirmed, state, ticket };
     TargetMessage::DiskOpened(opened).encode().to_vec()
 }
 

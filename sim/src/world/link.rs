@@ -157,6 +157,7 @@ impl World {
             geometry,
             name: Text::lossy("simulated"),
             key: key_of(disk),
+            origin: wire::message::Origin::default(),
         };
         if let Err(error) = link.session.open_disk(open) {
             note!(self, "disk {disk}: not opened: {error}");

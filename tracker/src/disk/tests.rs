@@ -44,6 +44,14 @@ fn following() -> DiskTracker {
 }
 
 #[test]
+fn after_an_unclean_stop_every_chunk_is_suspect() {
+    let tracker = DiskTracker::new(geometry(), Start::Gap(GapReason::UncleanStop), MonotonicNs(1));
+    assert_eq!(tracker.coverage(), Coverage::Gap(GapReason::UncleanStop));
+    assert!(tracker.in_pass());
+    assert_eq!(tracker.outstanding().count(), CHUNKS);
+}
+
+#[test]
 fn a_disk_is_seeded_in_segments_and_then_followed() {
     let start = Start::Gap(GapReason::NeverReplicated);
     let mut tracker = DiskTracker::new(geometry(), start, MonotonicNs(1));

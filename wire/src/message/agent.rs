@@ -3,7 +3,7 @@
 use blocks::{ChunkSize, DiskId, Epoch, Generation, Geometry, MachineId, RetractReason};
 use bytes::Bytes;
 
-use super::{Envelope, Features, MessageError, VersionRange, encode};
+use super::{Envelope, Features, MessageError, Origin, VersionRange, encode};
 use crate::key::DataKey;
 use crate::layout::{LayoutError, Reader, Writer};
 use crate::text::Text;
@@ -84,6 +84,8 @@ pub struct OpenDisk {
     pub name: DiskName,
     /// The key its frames' session keys are derived from.
     pub key: DataKey,
+    /// What it has been through.
+    pub origin: Origin,
 }
 
 /// A request for hashes of [`COMPARE_BLOCK`](crate::COMPARE_BLOCK) bytes of the replica each.
@@ -209,15 +211,18 @@ impl OpenDisk {
         body.u32(1 << self.geometry.chunk().log2());
         body.array(self.key.expose());
         body.text(&self.name);
+        self.origin.write(body);
     }
 
     fn read(body: &mut Reader<'_>) -> Result<Self, LayoutError> {
+        let (disk, generation) = (DiskId(body.array()?), Generation(body.array()?));
         Ok(Self {
-            disk: DiskId(body.array()?),
-            generation: Generation(body.array()?),
+            disk,
+            generation,
             geometry: read_geometry(body)?,
             key: DataKey::from_bytes(body.array()?),
             name: body.text()?,
+            origin: Origin::read(body, generation)?,
         })
     }
 }

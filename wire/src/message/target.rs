@@ -1,8 +1,9 @@
 //! What the target says.
 
-use blocks::{ByteLen, DiskId, Epoch, Generation, MachineId};
+use blocks::{ByteLen, DiskId, Epoch, Generation, MachineId, Ticket};
 use bytes::Bytes;
 
+use super::origin::{read_ticket, write_ticket};
 use super::{Envelope, Features, HASH_COUNT_MAX, MessageError, RequestId, encode};
 use crate::close::{CloseCode, Detail};
 use crate::layout::{LayoutError, Reader, Writer};
@@ -71,6 +72,8 @@ pub struct DiskOpened {
     pub confirmed: Epoch,
     /// What that amounts to.
     pub state: ReplicaState,
+    /// What to show at the next opening, and to keep before anything is sent.
+    pub ticket: Ticket,
 }
 
 /// What a replica holds.
@@ -94,6 +97,9 @@ pub struct DiskRefused {
     pub code: CloseCode,
     /// A few words more.
     pub detail: Detail,
+    /// The line that the replica is in, where the reason is that it is not the source's: what a
+    /// person names who wants it to be written over. Never all zeroes.
+    pub replica: Option<Generation>,
 }
 
 /// Why an epoch is lost.
@@ -201,6 +207,7 @@ impl DiskOpened {
         body.u64(self.last_durable.0);
         body.u64(self.confirmed.0);
         body.u8(self.state as u8);
+        write_ticket(&self.ticket, body);
     }
 
     fn read(body: &mut Reader<'_>) -> Result<Self, LayoutError> {
@@ -215,6 +222,7 @@ impl DiskOpened {
                 2 => ReplicaState::Follows,
                 value => return Err(LayoutError::Field { field: "state", value: value.into() }),
             },
+            ticket: read_ticket(body)?,
         })
     }
 }
@@ -224,6 +232,7 @@ impl DiskRefused {
         body.array(&self.disk.0);
         body.u32(self.code.number());
         body.text(&self.detail);
+        body.array(&self.replica.map_or([0; 16], |generation| generation.0));
     }
 
     fn read(body: &mut Reader<'_>) -> Result<Self, LayoutError> {
@@ -231,6 +240,7 @@ impl DiskRefused {
             disk: DiskId(body.array()?),
             code: CloseCode::from_number(body.u32()?),
             detail: body.text()?,
+            replica: Some(Generation(body.array()?)).filter(|line| line.0 != [0; 16]),
         })
     }
 }

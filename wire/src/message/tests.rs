@@ -1,6 +1,9 @@
 //! Every message, byte by byte.
 
-use blocks::{ByteLen, ChunkSize, DiskId, Epoch, Generation, Geometry, MachineId, RetractReason};
+use blocks::{
+    Ancestor, ByteLen, ChunkSize, Claim, DiskId, Epoch, Generation, Geometry, MachineId,
+    RetractReason, Ticket,
+};
 use bytes::Bytes;
 use proptest::prelude::*;
 
@@ -31,10 +34,23 @@ fn agent_messages() -> Vec<(AgentMessage, &'static str)> {
                 geometry: Geometry::new(2048, 4096, ChunkSize::from_bytes(65536).unwrap()).unwrap(),
                 name: Text::lossy("vda"),
                 key: DataKey::from_bytes([0x4b; 32]),
+                origin: Origin {
+                    past: vec![Ancestor { generation: Generation([0x9d; 16]), through: Epoch(3) }],
+                    acked: Epoch(4),
+                    has_changed: true,
+                    claim: Claim {
+                        ticket: Ticket { number: 6, secret: [0x71; 16] },
+                        sealed: Some(Epoch(5)),
+                    },
+                    discard: Some(Generation([0x9c; 16])),
+                },
             }),
-            "57000000 0200 d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1 9e9e9e9e9e9e9e9e9e9e9e9e9e9e9e9e \
+            "a9000000 0200 d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1 9e9e9e9e9e9e9e9e9e9e9e9e9e9e9e9e \
              0008000000000000 00100000 00000100 \
-             4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b 0300 766461",
+             4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b 0300 766461 \
+             01 9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d 0300000000000000 07 0400000000000000 \
+             0600000000000000 71717171717171717171717171717171 0500000000000000 \
+             9c9c9c9c9c9c9c9c9c9c9c9c9c9c9c9c",
         ),
         (
             AgentMessage::HashRequest(HashRequest {
@@ -91,17 +107,21 @@ fn target_messages() -> Vec<(TargetMessage, &'static str)> {
                 last_durable: Epoch(4),
                 confirmed: Epoch(3),
                 state: ReplicaState::Follows,
+                ticket: Ticket { number: 7, secret: [0x72; 16] },
             }),
-            "33000000 0280 d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1 9e9e9e9e9e9e9e9e9e9e9e9e9e9e9e9e \
-             0400000000000000 0300000000000000 02",
+            "4b000000 0280 d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1 9e9e9e9e9e9e9e9e9e9e9e9e9e9e9e9e \
+             0400000000000000 0300000000000000 02 \
+             0700000000000000 72727272727272727272727272727272",
         ),
         (
             TargetMessage::DiskRefused(DiskRefused {
                 disk: DISK,
                 code: Reason::ReplicaTooSmall.into(),
                 detail: Detail::lossy("no"),
+                replica: Some(Generation([0x9b; 16])),
             }),
-            "1a000000 0380 d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1 0b020000 0200 6e6f",
+            "2a000000 0380 d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1 0b020000 0200 6e6f \
+             9b9b9b9b9b9b9b9b9b9b9b9b9b9b9b9b",
         ),
         (
             TargetMessage::EpochDurable { disk: DISK, epoch: Epoch(5) },

@@ -155,12 +155,12 @@ impl TargetSession {
 
     /// A replica is open.
     pub fn handle_disk_opened(&mut self, disk: DiskId, position: ReplicaPosition) {
-        let ReplicaPosition { last_durable, confirmed, state } = position;
+        let ReplicaPosition { last_durable, confirmed, state, ticket } = position;
         if let Some(Disk::Opening { generation, geometry }) = self.disks.get(&disk) {
             let (generation, geometry) = (*generation, *geometry);
             let open = Opened::new(generation, geometry, last_durable);
             self.disks.insert(disk, Disk::Open(open));
-            let opened = DiskOpened { disk, generation, last_durable, confirmed, state };
+            let opened = DiskOpened { disk, generation, last_durable, confirmed, state, ticket };
             self.send(&TargetMessage::DiskOpened(opened));
         }
     }
@@ -168,13 +168,30 @@ impl TargetSession {
     /// A replica can't be opened, or an open one can't be used any more. Epochs of it that were
     /// not committed are aborted.
     pub fn handle_disk_refused(&mut self, disk: DiskId, code: CloseCode, detail: &str) {
+        self.refuse_disk(DiskRefused { disk, code, detail: Detail::lossy(detail), replica: None });
+    }
+
+    /// A replica is not opened because the line it is in, `replica`, is not the source's: a person
+    /// must decide.
+    pub fn handle_disk_diverged(
+        &mut self,
+        disk: DiskId,
+        replica: Generation,
+        code: CloseCode,
+        detail: &str,
+    ) {
+        let (detail, replica) = (Detail::lossy(detail), Some(replica));
+        self.refuse_disk(DiskRefused { disk, code, detail, replica });
+    }
+
+    fn refuse_disk(&mut self, refused: DiskRefused) {
+        let disk = refused.disk;
         match self.disks.get(&disk) {
             Some(Disk::Opening { .. }) => drop(self.disks.remove(&disk)),
             Some(Disk::Open(_)) => self.drop_disk(disk, Disk::Closed),
             Some(Disk::Closing | Disk::Closed) | None => return,
         }
-        let detail = Detail::lossy(detail);
-        self.send(&TargetMessage::DiskRefused(DiskRefused { disk, code, detail }));
+        self.send(&TargetMessage::DiskRefused(refused));
     }
 
     /// A replica was closed as asked.

@@ -13,6 +13,7 @@ use wire::EpochLink;
 
 use super::Core;
 use crate::admin::agent::Response;
+use crate::agent::content;
 use crate::agent::disk::{Retry, Session};
 use crate::agent::link::LinkCommand;
 
@@ -53,6 +54,7 @@ impl Core {
         }
         if now >= disk.next_log {
             disk.next_log = now + self.config.log_interval;
+            self.note_content(id)?;
             self.write_log(id, LogState::Open)?;
         }
         if self.is_due(id, now) {
@@ -67,10 +69,24 @@ impl Core {
         Ok(())
     }
 
+    /// Notes by what a disk whose hardware says nothing can be found again: somebody may have made a
+    /// file system on it.
+    fn note_content(&mut self, id: DiskId) -> Result<()> {
+        let Some(disk) = self.disks.get_mut(&id) else { return Ok(()) };
+        if disk.record.serial.is_some() || disk.record.wwn.is_some() {
+            return Ok(());
+        }
+        let content = content::identifier(&disk.device.path);
+        if content != disk.record.content {
+            disk.record.content = content;
+            self.state.write_disk(&disk.record)?;
+        }
+        Ok(())
+    }
+
     pub(super) fn is_due(&self, id: DiskId, now: Instant) -> bool {
         let Some(disk) = self.disks.get(&id) else { return false };
         let open = matches!(disk.session, Session::Open { .. });
-        let held = disk.held.as_ref().is_some_and(|(_, until)| now < *until);
         let in_flight = disk.tracker.in_flight();
         // A comparison's hashes must be of the replica as the epoch before has left it.
         let seeding = disk.gap() == Some(GapReason::NeverReplicated);
@@ -79,7 +95,7 @@ impl Core {
         } else {
             in_flight == 0 && now >= disk.next_cycle && !self.points.holds_deltas()
         };
-        open && !self.points.cuts(id) && !held && !disk.record.paused && due
+        open && !self.points.cuts(id) && !disk.is_held(now) && !disk.record.paused && due
     }
 
     pub(super) fn seal_and_ship(&mut self, id: DiskId) -> Result<()> {

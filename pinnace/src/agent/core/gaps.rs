@@ -21,6 +21,7 @@ impl Core {
         }
         let name = disk.name.clone();
         disk.pass = after.map(|_| Pass::begin(&disk.tracker));
+        disk.proves |= after.is_some() && disk.check.settled_offset().is_some();
         match after {
             Some(reason) => {
                 disk.sent.gaps += u64::from(before.is_none());
@@ -53,6 +54,7 @@ impl Core {
         let Some(disk) = self.disks.get_mut(&id) else { return };
         disk.sent.gaps += 1;
         disk.pass = Some(Pass::begin(&disk.tracker));
+        disk.proves |= disk.check.settled_offset().is_some();
         tracing::warn!(DISK = disk.name, REASON = %reason, "another gap: a comparison follows");
         if let Err(error) = self.write_log(id, LogState::Open) {
             tracing::error!(DISK = %id, "{error:#}");

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use anyhow::{Result, anyhow};
 use blocks::{DiskId, Epoch, MachineId};
+use control::FailureClass;
 use crossbeam_channel::Sender;
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::sync::mpsc;
@@ -14,7 +15,7 @@ use wire::session::{SourceConfig, SourceEvent, SourceSession};
 use wire::{Reason, Text};
 
 use super::epoch::{self, FromEpoch, Waiting};
-use super::{Ended, LinkCommand, LinkEvent, Tell, ended};
+use super::{Ended, LinkCommand, LinkEvent, Opened, Tell, class_of, ended};
 
 /// Control bytes read at once.
 const CONTROL_READ: usize = 64 << 10;
@@ -71,12 +72,15 @@ impl<'a> Session<'a> {
             tokio::select! {
                 read = self.control.1.read_chunk(CONTROL_READ, true) => match read {
                     Ok(Some(chunk)) => self.session.handle_control(&chunk.bytes),
-                    Ok(None) => return Ended::Lost("the target ended the session".into()),
+                    Ok(None) => {
+                        let words = "the target ended the session".into();
+                        return Ended::Failed(FailureClass::Passing, words);
+                    }
                     Err(_) => return ended(&anyhow!(self.connection.closed().await)),
                 },
                 command = commands.recv() => match command {
                     None | Some(LinkCommand::Stop) => return Ended::Stopped,
-                    Some(LinkCommand::Reconnect) => return Ended::Lost("a new session".into()),
+                    Some(LinkCommand::Reconnect) => return Ended::Replaced,
                     Some(command) => self.command(command),
                 },
                 Some(told) = self.epochs.1.recv() => self.told(told),
@@ -106,7 +110,7 @@ impl<'a> Session<'a> {
                 tracing::info!(TARGET_ID = %welcome.target, version = welcome.version, "connected");
                 (self.tell)(LinkEvent::Up);
             }
-            SourceEvent::Opened(opened) => (self.tell)(LinkEvent::Opened {
+            SourceEvent::Opened(opened) => (self.tell)(LinkEvent::Opened(Opened {
                 disk: opened.disk,
                 durable: opened.last_durable,
                 confirmed: opened.confirmed,
@@ -115,13 +119,15 @@ impl<'a> Session<'a> {
                     ReplicaState::Partial => Replica::Partial,
                     ReplicaState::Follows => Replica::Follows,
                 },
-            }),
+                ticket: opened.ticket,
+            })),
             SourceEvent::Refused(refused) => {
                 let (disk, code) = (refused.disk, refused.code);
                 (self.tell)(LinkEvent::Refused {
                     disk,
                     code,
                     detail: refused.detail.as_str().into(),
+                    replica: refused.replica,
                 });
             }
             SourceEvent::Durable { disk, epoch } => (self.tell)(LinkEvent::Durable { disk, epoch }),
@@ -142,7 +148,8 @@ impl<'a> Session<'a> {
             | SourceEvent::Pong(_) => {}
             SourceEvent::Closed { code, detail } => {
                 self.connection.close(code.number().into(), detail.as_str().as_bytes());
-                return Some(Ended::Lost(format!("{code} {}", detail.as_str())));
+                let words = format!("{code} {}", detail.as_str()).trim_end().to_owned();
+                return Some(Ended::Failed(class_of(code), words));
             }
         }
         None
@@ -184,7 +191,7 @@ impl<'a> Session<'a> {
             LinkCommand::Close { disk } => {
                 self.note(|session| session.close_disk(disk, Forget::Keep));
             }
-            LinkCommand::Reconnect | LinkCommand::Stop => {}
+            LinkCommand::Reconnect | LinkCommand::TryNow | LinkCommand::Stop => {}
         }
     }
 

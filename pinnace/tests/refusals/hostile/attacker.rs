@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, bail, ensure};
 use blocks::{ChunkSize, DiskId, Epoch, EpochKind, Generation, Geometry, MachineId, Sector};
 use vm_tests::{Rig, Site};
-use wire::message::OpenDisk;
+use wire::message::{OpenDisk, Origin};
 use wire::session::SourceEvent;
 use wire::{
     CloseCode, Codec, Content, DataKey, EpochLink, EpochSummary, FrameExtent, FrameSpec, Reason,
@@ -123,7 +123,8 @@ pub(super) fn key() -> DataKey {
 pub(super) fn open(disk: DiskId, sectors: u64) -> Result<OpenDisk> {
     let geometry = Geometry::new(sectors, 512, ChunkSize::DEFAULT)?;
     let name = Text::lossy("stolen");
-    Ok(OpenDisk { disk, generation: GENERATION, geometry, name, key: key() })
+    let origin = Origin::default();
+    Ok(OpenDisk { disk, generation: GENERATION, geometry, name, key: key(), origin })
 }
 
 pub(super) fn link(epoch: u64) -> EpochLink {

@@ -1,6 +1,6 @@
 //! What a target's session asks to be done.
 
-use blocks::{ByteLen, DiskId, Epoch, EpochKind, MachineId};
+use blocks::{ByteLen, DiskId, Epoch, EpochKind, MachineId, Ticket};
 
 use crate::close::{CloseCode, Detail};
 use crate::frame::CheckedFrame;
@@ -117,6 +117,8 @@ pub struct ReplicaPosition {
     pub confirmed: Epoch,
     /// What it holds.
     pub state: ReplicaState,
+    /// What the source is to show at the next opening.
+    pub ticket: Ticket,
 }
 
 /// How a data stream ended.

@@ -1,6 +1,6 @@
 //! What a source does when its target breaks the protocol.
 
-use blocks::{ByteLen, Epoch, EpochKind, Generation};
+use blocks::{ByteLen, Epoch, EpochKind, Generation, Ticket};
 use proptest::prelude::*;
 
 use super::pair::*;
@@ -62,9 +62,14 @@ fn only_what_was_asked_is_answered() {
         last_durable: Epoch(1),
         confirmed: Epoch::NONE,
         state: ReplicaState::Follows,
+        ticket: Ticket::default(),
     };
-    let refused =
-        DiskRefused { disk: OTHER_DISK, code: Reason::StoreFull.into(), detail: Detail::default() };
+    let refused = DiskRefused {
+        disk: OTHER_DISK,
+        code: Reason::StoreFull.into(),
+        detail: Detail::default(),
+        replica: None,
+    };
     let hashes =
         Hashes { disk: DISK, request: RequestId(1), first_block: 0, hashes: vec![[0; 32]] };
     for message in [
@@ -89,6 +94,7 @@ fn a_disk_of_another_generation_is_not_taken() {
         last_durable: Epoch(1),
         confirmed: Epoch::NONE,
         state: ReplicaState::Follows,
+        ticket: Ticket::default(),
     };
     pair.source.handle_control(&TargetMessage::DiskOpened(opened).encode());
     assert_eq!(closed(&pair.pump().0), Some(Reason::GenerationMismatch.into()));

@@ -1,13 +1,13 @@
 //! Two sessions with nothing between them, and frames to send.
 
 use blocks::{
-    ByteLen, ChunkSize, DiskId, Epoch, EpochKind, Generation, Geometry, MachineId, Sector,
+    ByteLen, ChunkSize, DiskId, Epoch, EpochKind, Generation, Geometry, MachineId, Sector, Ticket,
 };
 
 use crate::close::CloseCode;
 use crate::frame::{CheckedFrame, Codec, Content, EpochSummary, FrameExtent, Sequence};
 use crate::key::DataKey;
-use crate::message::{Features, OpenDisk, ReplicaState, VersionRange};
+use crate::message::{Features, OpenDisk, Origin, ReplicaState, VersionRange};
 use crate::seal::{EpochLink, FrameSpec, Sealer};
 use crate::session::{
     ReplicaPosition, SourceConfig, SourceEvent, SourceSession, StreamId, TargetAction,
@@ -54,6 +54,7 @@ pub(super) fn open_request(disk: DiskId) -> OpenDisk {
         geometry: Geometry::new(SECTORS, 512, ChunkSize::DEFAULT).unwrap(),
         name: Text::lossy("vda"),
         key: key(),
+        origin: Origin::default(),
     }
 }
 
@@ -136,7 +137,7 @@ impl Pair {
 pub(super) fn position(last_durable: Epoch) -> ReplicaPosition {
     let empty = last_durable == Epoch::NONE;
     let state = if empty { ReplicaState::Empty } else { ReplicaState::Follows };
-    ReplicaPosition { last_durable, confirmed: Epoch::NONE, state }
+    ReplicaPosition { last_durable, confirmed: Epoch::NONE, state, ticket: Ticket::default() }
 }
 
 /// Frames of an epoch, of one sector each, and its end.

@@ -11,16 +11,17 @@ use anyhow::{Context, Result, ensure};
 use blocks::{Bitmap, Geometry};
 use libbpf_rs::{Link, MapCore, Object, ObjectBuilder};
 use memmap2::{MmapOptions, MmapRaw};
-use vm_tests::{BlockDevice, Rig};
+use vm_tests::BlockDevice;
 
-use crate::harness::Marks;
+use crate::race::Marks;
 
-const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/tracking/issue_only.bpf.c");
+const SOURCE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/src/issue_only.bpf.c");
 
 /// `CHUNKS` of the source.
 const CHUNKS: u64 = 4096;
 
-pub(crate) struct IssueOnly {
+/// A disk under the wrong tracker.
+pub struct IssueOnly {
     geometry: Geometry,
     words: MmapRaw,
     _link: Link,
@@ -28,11 +29,10 @@ pub(crate) struct IssueOnly {
 }
 
 impl IssueOnly {
-    pub(crate) fn attach(rig: &Rig, device: &BlockDevice, geometry: Geometry) -> Result<Self> {
+    /// Attaches it to a disk. `object` was made by [`compile`].
+    pub fn attach(object: &Path, device: &BlockDevice, geometry: Geometry) -> Result<Self> {
         ensure!(geometry.chunks() <= CHUNKS && geometry.chunk().log2() == 12, "a small disk");
-        let object = rig.fresh("issue-only").with_extension("o");
-        compile(&object)?;
-        let mut open = ObjectBuilder::default().open_file(&object).context("opening the object")?;
+        let mut open = ObjectBuilder::default().open_file(object).context("opening the object")?;
         let (major, minor) = device.number();
         let number: Vec<u8> = [major, minor].iter().flat_map(|n| n.to_ne_bytes()).collect();
         let mut constants = open
@@ -69,7 +69,8 @@ impl Marks for IssueOnly {
     }
 }
 
-fn compile(object: &Path) -> Result<()> {
+/// Compiles it with the clang of this machine.
+pub fn compile(object: &Path) -> Result<()> {
     let versioned = (13..=24).rev().map(|version| format!("clang-{version}").into());
     let named = std::env::var_os("CLANG").map(PathBuf::from).into_iter();
     let clang = named

@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::tracked::Tracked;
 use anyhow::{Context, Result};
 use blocks::{Bitmap, ByteLen, ChunkSize, Geometry};
 use memmap2::MmapMut;
@@ -24,14 +25,20 @@ const ROUND: Duration = Duration::from_millis(15);
 const LOG_CAPACITY: usize = 200_000;
 
 /// Where a harvest takes marks from.
-pub(crate) trait Marks {
+pub trait Marks {
     /// Takes the marks: the chunks that were marked until now and are no longer.
     fn take(&mut self) -> Result<Bitmap>;
 }
 
+impl Marks for Tracked {
+    fn take(&mut self) -> Result<Bitmap> {
+        Ok(Self::take(self))
+    }
+}
+
 /// What a harvest does with a mark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Order {
+pub enum Order {
     /// Right: a write after the read marks its chunk again.
     ClearThenRead,
     /// Wrong: it clears the marks of writes that came after the read.
@@ -40,14 +47,17 @@ pub(crate) enum Order {
 
 /// What came of a race.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Outcome {
-    pub(crate) writes: u64,
-    pub(crate) harvested: u64,
-    pub(crate) stale: u64,
+pub struct Outcome {
+    /// Writes done.
+    pub writes: u64,
+    /// Chunks read after they were marked.
+    pub harvested: u64,
+    /// Chunks of the copy that are not what the disk holds: lost writes.
+    pub stale: u64,
 }
 
 /// Races for so long.
-pub(crate) fn race(
+pub fn race(
     rig: &Rig,
     device: &BlockDevice,
     marks: &mut dyn Marks,
