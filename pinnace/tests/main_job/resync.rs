@@ -6,7 +6,6 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use blocks::ByteLen;
 use serde_json::Value;
 use vm_tests::{BlockDevice, Rig, Site, SiteSpec, Target, fill, wait_until};
 
@@ -79,7 +78,8 @@ fn so_much_dirty_is_compared_in_its_time() -> Result<()> {
     site.protect(&disk, PATIENCE)?;
     // No delta carries a part of it off meanwhile.
     site.agent(&["pause", disk.name()])?;
-    fill(&rig, &Target::whole(0, &disk).front(ByteLen(60 << 20)), 62)?;
+    // Some 63 of a hundred chunks, since its writes overlap.
+    fill(&rig, &Target::whole(0, &disk), 62)?;
     site.agent(&["resume", disk.name()])?;
     let waiting = site.wait_for_state(disk.name(), "resync_required", PATIENCE)?;
     ensure!(reason(&waiting) == "dirty-threshold", "{waiting}");
