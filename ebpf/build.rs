@@ -62,6 +62,8 @@ fn numbers() -> Vec<(&'static str, u32)> {
         ("COARSE_CHUNKS", limits::COARSE_CHUNKS),
         ("COARSE_WORDS_OF_A_RANGE", limits::COARSE_WORDS_OF_A_RANGE),
         ("DISCARD_RANGES", limits::DISCARD_RANGES),
+        ("BARE_COMMANDS_WRITE", limits::BARE_COMMANDS_WRITE),
+        ("TURNS_AWAY_UNCOUNTED", limits::TURNS_AWAY_UNCOUNTED),
         ("TAINT_PASSTHROUGH", Taint::Passthrough as u32),
         ("TAINT_UNKNOWN_OPERATION", Taint::UnknownOperation as u32),
         ("TAINT_IN_FLIGHT_TABLE_FULL", Taint::InFlightTableFull as u32),

@@ -176,7 +176,7 @@ static __always_inline int driver_in_complete(const struct request *rq, u32 nr_b
 {
 	u32 slot = nr_bytes ? NO_SLOT : find_slot(rq->q->disk);
 
-	if (slot != NO_SLOT && table.disks[slot].bare_commands_write)
+	if (slot != NO_SLOT && table.disks[slot].habits & BARE_COMMANDS_WRITE)
 		taint(slot, TAINT_PASSTHROUGH);
 	return 0;
 }
@@ -284,7 +284,8 @@ static __noinline int mark_other(u32 op, u32 slot, u64 sector, u32 sectors, u32 
 
 /*
  * Marks what a bio asked for that was turned away, because it must not wait. It comes again as
- * another, and drivers (md) turn it away before they account for it: it is counted as taken back.
+ * another. Where the driver (md) turns it away before it accounts for it, it is counted as taken
+ * back.
  */
 static __noinline int mark_turned_away(u32 op, u32 slot, u64 sector, u32 sectors, u32 copy)
 {
@@ -308,7 +309,7 @@ static __always_inline void mark_kept(const struct in_flight *entry, const struc
 	/* The disk may have been removed, and its slot taken by another. */
 	if (table.disks[slot].devt != entry->devt)
 		return;
-	if (bio->bi_status == STATUS_AGAIN) {
+	if (bio->bi_status == STATUS_AGAIN && table.disks[slot].habits & TURNS_AWAY_UNCOUNTED) {
 		mark_turned_away(op, slot, entry->sector, sectors, copy);
 		return;
 	}

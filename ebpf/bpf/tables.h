@@ -30,7 +30,7 @@ struct disk {
 	u32 class;
 	u32 chunk_shift; /* log2 of a chunk's sectors */
 	u32 taints;
-	u32 bare_commands_write; /* driver-in commands without data may change the medium */
+	u32 habits; /* what its driver does otherwise than others; a set */
 	u32 reserved[9];
 };
 

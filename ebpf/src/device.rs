@@ -19,6 +19,8 @@ pub use refusal::Untrackable;
 
 use sysfs::Attributes;
 
+use crate::limits;
+
 /// A device number, as `major:minor`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DeviceNumber {
@@ -219,12 +221,20 @@ pub(crate) fn writes_in_flight(number: DeviceNumber) -> Option<u64> {
     reads_and_writes.split_whitespace().nth(1)?.parse().ok()
 }
 
-/// Whether commands of the driver's own that transfer no data may change the disk, so that one that
-/// was given to it must be taken for a write. NVMe has such (write zeroes, write uncorrectable), and
-/// hardly others. SCSI has some, but many more that only ask, and that monitors send all the time.
-pub(crate) fn bare_commands_write(number: DeviceNumber) -> bool {
-    let found = Attributes::of_whole_disk(number);
-    found.is_ok_and(|attributes| attributes.device_name().starts_with("nvme"))
+/// The habits of a disk's driver, as the programs know them.
+///
+/// NVMe has commands without data that write (write zeroes, write uncorrectable), and hardly others.
+/// SCSI has some, but many more that only ask, and that monitors send all the time.
+pub(crate) fn habits(number: DeviceNumber) -> u32 {
+    let Ok(attributes) = Attributes::of_whole_disk(number) else { return 0 };
+    let name = attributes.device_name();
+    if name.starts_with("nvme") {
+        limits::BARE_COMMANDS_WRITE
+    } else if name.starts_with("md") {
+        limits::TURNS_AWAY_UNCOUNTED
+    } else {
+        0
+    }
 }
 
 fn describe(attributes: &Attributes) -> io::Result<Device> {

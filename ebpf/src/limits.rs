@@ -49,5 +49,12 @@ pub(crate) const COARSE_CHUNKS: u32 = 64 * INLINE_WORDS;
 /// 32 bits, so at the smallest chunk it covers 256 coarse bits: 5 words at most.
 pub(crate) const COARSE_WORDS_OF_A_RANGE: u32 = 6;
 
+/// A driver's habit: commands of its own that transfer no data may change the disk.
+pub(crate) const BARE_COMMANDS_WRITE: u32 = 1 << 0;
+
+/// A driver's habit: a bio that must not wait, and would have to, is turned away without being in the
+/// statistics. The device mapper keeps such a bio in them, md does not.
+pub(crate) const TURNS_AWAY_UNCOUNTED: u32 = 1 << 1;
+
 /// Ranges of one discard that are walked.
 pub(crate) const DISCARD_RANGES: u32 = 256;
