@@ -145,8 +145,9 @@ impl Extent {
         let cell = |kind, work, blind| Case { kind, work, bytes: SMALL.0, blind };
         let raw = |kind| cell(kind, Work::Raw { writes }, false);
         if lockdown || series == Series::Bullseye {
-            // That kernel is too old for any disk.
-            let kinds = [Kind::VirtioBlk, Kind::DmLinear, Kind::Zram];
+            // That kernel is too old for any disk, and for what the rig asks of a zram.
+            let third = if lockdown { Kind::Zram } else { Kind::Raid1 };
+            let kinds = [Kind::VirtioBlk, Kind::DmLinear, third];
             return kinds.map(|kind| Named::Cell { case: raw(kind), lockdown }).to_vec();
         }
         let mut cases: Vec<Named> =
