@@ -6,5 +6,4 @@ mod clocks;
 mod kills;
 mod programs;
 mod room;
-mod statistics;
 mod subject;

@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use blocks::ByteLen;
-use vm_tests::{BlockDevice, LoopDisk, LoopSpec, Rig, Site, Target, fill};
+use vm_tests::{BlockDevice, LoopDisk, LoopSpec, Rig, Site, Target, fill, wait_until};
 
 use crate::subject::{PATIENCE, found, site, use_disk, zram};
 
@@ -36,7 +36,11 @@ fn heals(rig: &Rig, disk: &BlockDevice, names: &[&str]) -> Result<()> {
         let status = found(&site, disk, gaps)?;
         gaps = status["tracking"]["gaps"].as_u64().context("a number of gaps")?;
         site.wait_for_state(disk.name(), "protected", PATIENCE)?;
-        ensure!(attached(&site)? == before, "they were not attached again\n{}", site.logs());
+        // Of what was lost the counters may have told first.
+        wait_until("them to be attached again", PATIENCE, || {
+            Ok((attached(&site)? == before).then_some(()))
+        })
+        .with_context(|| site.logs())?;
     }
     writers.stop()?;
     site.prove(disk, PATIENCE)?;

@@ -1,23 +1,18 @@
-//! There is no room for what has to be remembered: a ring of one page, a table of eight writes.
+//! There is no room for what has to be remembered: a ring of one page.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use blocks::{ByteLen, Extent, Sector};
-use vm_tests::{
-    After, BlockDevice, Load, LoopDisk, LoopSpec, Method, Partition, Rig, Target, WriteLog, Writer,
-};
+use vm_tests::{BlockDevice, LoopDisk, LoopSpec, Partition, Rig};
 
-use crate::subject::{PATIENCE, ensure_never_compared, found, number, site, zram};
+use crate::subject::{PATIENCE, ensure_never_compared, number, site, zram};
 
 /// Small writes to so many places: fewer chunks than would make a delta a comparison.
 const PLACES: u64 = 6_000;
 const TIMES: u64 = 4;
 const PARTITIONS: u64 = 60;
-/// Writers at once, each with one write under way.
-const WRITERS: u32 = 32;
 /// 1 MiB each.
 const SECTORS: u64 = 2048;
 
@@ -75,35 +70,4 @@ fn small_writes_to_many_partitions_are_all_found() -> Result<()> {
     let status = site.disk(disk.name())?;
     ensure!(number(&status, "/tracking/ring_lost") > 0, "the ring held everything: {status}");
     Ok(())
-}
-
-/// More writes under way than the kernel's programs can keep taint the disk.
-#[test]
-fn a_table_of_eight_writes_is_too_small_and_says_so() -> Result<()> {
-    let Some(rig) = Rig::start()? else { return Ok(()) };
-    let disk = zram(&rig, 34)?;
-    let site = site(&rig, "[tracking]\nin_flight = 8\n")?;
-    site.protect(&disk, PATIENCE)?;
-    let before = number(&site.disk(disk.name())?, "/tracking/gaps");
-    let log = Arc::new(WriteLog::create(&rig.fresh("log"), 8 << 20)?);
-    // Each waits for its turn at the compressor with a write under way.
-    let writer = |stream| {
-        let load = Load {
-            method: Method::Direct,
-            seed: u64::from(stream),
-            smallest: ByteLen(64 << 10),
-            largest: ByteLen(256 << 10),
-            after: After::Elapsed(PATIENCE),
-        };
-        Writer::start(&Target::whole(0, &disk), stream, load, &log)
-    };
-    let writers = (0..WRITERS).map(writer).collect::<Result<Vec<_>>>()?;
-    let tainted = found(&site, &disk, before);
-    writers.iter().for_each(Writer::stop);
-    writers.into_iter().try_for_each(|writer| writer.finish().map(drop))?;
-    tainted?;
-    let named = site.agent.log()?.contains("in-flight table full");
-    ensure!(named, "it was found for another reason\n{}", site.logs());
-    site.wait_for_state(disk.name(), "protected", PATIENCE)?;
-    site.prove(&disk, PATIENCE)
 }
