@@ -84,7 +84,8 @@ fn state(disk: &ProtectedDisk) -> DiskState {
 }
 
 fn resync(disk: &ProtectedDisk, view: &View) -> Option<ResyncStatus> {
-    let kept = disk.record.resync.as_ref()?;
+    // What is kept of one that has ended is forgotten a moment later.
+    let kept = disk.record.resync.as_ref().filter(|_| disk.gap().is_some())?;
     let waits = kept.begun.is_none() && !kept.asked;
     let begins = view.window_opens_in.filter(|_| waits);
     Some(ResyncStatus {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
-use vm_tests::{BlockDevice, Image, Method, Rig, Site, Target, ZramDisk, wait_until};
+use vm_tests::{BlockDevice, Image, Rig, Site, Target, ZramDisk, wait_until};
 
 use crate::subject::{IN_USE, PATIENCE, number, site, use_disk, zram};
 
@@ -28,8 +28,7 @@ fn critical(site: &Site, disk: &BlockDevice, words: &[&str]) -> Result<Value> {
 }
 
 fn write_to(rig: &Rig, disk: &BlockDevice, seed: u64) -> Result<()> {
-    let target = Target::whole(0, disk).front(IN_USE);
-    vm_tests::Bursts::start(rig, target, &[Method::Direct], seed)?.stop().map(drop)
+    vm_tests::fill(rig, &Target::whole(0, disk).front(IN_USE), seed)
 }
 
 /// The person's word, and what comes of it: the replica is the disk again.

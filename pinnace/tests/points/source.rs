@@ -172,6 +172,7 @@ impl Source {
         }
         let end = EpochEnd { summary, point };
         bytes.extend(disk.sealer.seal_end(link, Sequence(summary.frames), end)?);
+        self.stranger.session().handle_ending(disk.id, Epoch(disk.epoch));
         self.stranger.send(&bytes, End::Finished)?;
         let event = self.stranger.next_event()?;
         ensure!(matches!(event, SourceEvent::Durable { .. }), "{event:?}");
