@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, BufWriter, Seek as _, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
@@ -62,13 +62,23 @@ impl Mix {
 
 /// Writes `len` bytes of mixed content to a file; the zeroes too.
 pub(crate) fn fill(path: &Path, len: ByteLen, seed: u64) -> io::Result<()> {
+    fill_thinly(path, len, 1, seed)
+}
+
+/// The same of one piece in so many; what lies between is left as it is.
+pub(crate) fn fill_thinly(path: &Path, len: ByteLen, one_in: u64, seed: u64) -> io::Result<()> {
     let mut mix = Mix::new(seed);
     let file = File::options().write(true).open(path)?;
     let mut file = BufWriter::with_capacity(PIECE, file);
     let mut piece = [0; PIECE];
-    for _ in 0..usize::try_from(len.0).map_err(io::Error::other)? / PIECE {
+    for _ in 0..usize::try_from(len.0 / one_in).map_err(io::Error::other)? / PIECE {
         mix.fill(&mut piece);
         file.write_all(&piece)?;
+        if one_in > 1 {
+            file.seek(io::SeekFrom::Current(
+                i64::try_from((one_in - 1) * PIECE as u64).map_err(io::Error::other)?,
+            ))?;
+        }
     }
     file.flush()
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use vm_tests::{Daemon, DaemonSpec, Mounted, NO_POINTS, Rig, pinnace_binary, wait_until};
+use vm_tests::{ANY_TIME, Daemon, DaemonSpec, Mounted, NO_POINTS, Rig, pinnace_binary, wait_until};
 
 /// Long enough for any daemon to start on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -27,12 +27,30 @@ const STALLED: Duration = Duration::from_secs(15);
 pub(crate) struct Installation {
     // In the order in which they must end.
     pub(crate) agent: Daemon,
-    target: Daemon,
+    pub(crate) target: Daemon,
     _pins: Mounted,
     program: PathBuf,
     agent_config: PathBuf,
     target_config: PathBuf,
     _directory: Directory,
+}
+
+/// How much of this machine a target gets.
+#[derive(Clone, Copy)]
+pub(crate) enum Target {
+    /// As much as everybody else.
+    AtSpeed,
+    /// What everybody else leaves, nearly: as if it were a slow machine of its own.
+    Slow,
+}
+
+impl Target {
+    fn of(self, program: &Path) -> Vec<&Path> {
+        match self {
+            Self::AtSpeed => vec![program],
+            Self::Slow => vec![Path::new("nice"), Path::new("--adjustment=19"), program],
+        }
+    }
 }
 
 /// A directory that goes when this is dropped.
@@ -47,8 +65,14 @@ impl Drop for Directory {
 }
 
 impl Installation {
-    /// Starts both, with `settings` added to the agent's configuration.
+    /// Starts both, with `settings` added to the agent's configuration; without a `[policy]` among
+    /// them no points are made.
     pub(crate) fn start(rig: &Rig, settings: &str) -> Result<Self> {
+        Self::start_with(rig, settings, Target::AtSpeed)
+    }
+
+    /// The same with a target of which it can be said how fast it is.
+    pub(crate) fn start_with(rig: &Rig, settings: &str, speed: Target) -> Result<Self> {
         let program = pinnace_binary()?;
         let directory = Directory(rig.fresh("installation"));
         let dir = directory.0.as_path();
@@ -61,20 +85,21 @@ impl Installation {
         fs::write(&target_config, text)?;
         let (state, socket) = (dir.join("agent"), dir.join("agent.sock"));
         let pin_dir = pins.path().join("pinnace");
+        let policy = if settings.contains("[policy]") { "" } else { NO_POINTS };
         let text = format!(
-            "state_dir = {state:?}\nsocket = {socket:?}\npin_dir = {pin_dir:?}\n{settings}\n{NO_POINTS}"
+            "state_dir = {state:?}\nsocket = {socket:?}\npin_dir = {pin_dir:?}\n{settings}\n{policy}\n{ANY_TIME}"
         );
         let agent_config = dir.join("agent.toml");
         fs::write(&agent_config, text)?;
 
         command(&program, &target_config, &["target", "init"])?;
-        let target = daemon(rig, &program, ("target", &target_config))?;
+        let target = daemon(rig, &speed.of(&program), ("target", &target_config))?;
         let token = wait_until("the target", PATIENCE, || {
             Ok(command(&program, &target_config, &["token", "create"]).ok())
         })
         .with_context(|| target.log().unwrap_or_default())?;
         command(&program, &agent_config, &["agent", "enroll", &listen, "--token", token.trim()])?;
-        let agent = daemon(rig, &program, ("agent", &agent_config))?;
+        let agent = daemon(rig, &[&program], ("agent", &agent_config))?;
         let this = Self {
             agent,
             target,
@@ -109,6 +134,15 @@ impl Installation {
         let disk = self.wait_for(name, limit, |disk| {
             is_idle(disk) && disk["sent"]["epochs"].as_u64() > before
         })?;
+        durable_since(&disk, began)
+    }
+
+    /// Has a disk compared with its replica. The time from before the command to the last
+    /// acknowledgement.
+    pub(crate) fn resync(&self, name: &str, limit: Duration) -> Result<Duration> {
+        let began = SystemTime::now();
+        self.ask(&["resync", name, "--now"])?;
+        let disk = self.wait_for(name, limit, |disk| disk["state"] == "protected")?;
         durable_since(&disk, began)
     }
 
@@ -150,6 +184,15 @@ impl Installation {
         found.cloned().with_context(|| format!("{name} is not protected"))
     }
 
+    /// The instants of all points that the target holds.
+    pub(crate) fn points(&self) -> Result<Vec<jiff::Timestamp>> {
+        let text = command(&self.program, &self.target_config, &["point", "list", "--json"])?;
+        let points: Vec<Value> = serde_json::from_str(&text).context("the target's points")?;
+        let time = |point: &Value| point["time"].as_str()?.parse().ok();
+        let times = points.iter().map(|point| time(point).context("the instant of a point"));
+        times.collect()
+    }
+
     /// Where the replica of a disk lies.
     pub(crate) fn replica(&self, name: &str) -> Result<PathBuf> {
         let text = command(&self.program, &self.target_config, &["target", "status", "--json"])?;
@@ -185,9 +228,12 @@ impl Installation {
     }
 }
 
-fn daemon(rig: &Rig, program: &Path, (role, config): (&str, &Path)) -> Result<Daemon> {
-    let arguments = [role, "run", "--config", &config.to_string_lossy()].map(Into::into).into();
-    let (name, program) = (role.into(), program.to_path_buf());
+/// A daemon; `words` are the program, and what it is started through before it.
+fn daemon(rig: &Rig, words: &[&Path], (role, config): (&str, &Path)) -> Result<Daemon> {
+    let words = words.iter().map(|word| word.to_string_lossy().into_owned());
+    let mut arguments: Vec<String> = words.collect();
+    let (name, program) = (role.into(), arguments.remove(0).into());
+    arguments.extend([role, "run", "--config", &config.to_string_lossy()].map(Into::into));
     Daemon::start(rig, DaemonSpec { name, program, arguments, variables: Vec::new() })
 }
 

@@ -11,11 +11,13 @@ use serde::de::DeserializeOwned;
 mod agent;
 mod amount;
 mod policy;
+mod resync;
 mod target;
 
 pub(crate) use agent::AgentConfig;
 pub(crate) use amount::{Bytes, Interval};
 pub(crate) use policy::{Hooks, Policy};
+pub(crate) use resync::{ResyncConfig, VerifyConfig};
 pub(crate) use target::{RetentionConfig, TargetConfig};
 
 /// A layer of settings: every key may be absent, and another layer may be laid over it.
@@ -122,7 +124,7 @@ mod tests {
         let config = AgentConfig::load(&path, Required::Yes).unwrap();
         assert_eq!(config.interval.as_secs(), 1);
         assert_eq!(config.buffer_pool.0, 64 << 20);
-        assert_eq!(config.policy.point_interval.as_secs(), 7);
+        assert_eq!(config.policy.points.point_every.duration().as_secs(), 7);
         assert_eq!(config.policy.freeze, tracker::cut::Freeze::Never, "a table is laid over too");
     }
 

@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod exhaustive;
 mod faults;
+mod generations;
 mod golden;
 mod history;
 mod life;

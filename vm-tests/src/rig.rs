@@ -9,7 +9,7 @@
 
 use std::{
     fs::{self, DirBuilder, File},
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     sync::Arc,
     sync::atomic::{AtomicU64, Ordering},
@@ -59,6 +59,17 @@ impl Rig {
     /// Its directory, in memory.
     pub fn path(&self) -> &Path {
         &self.0.path
+    }
+
+    /// Lets processes of other users pass through its directory, to what is theirs below. They can't
+    /// list it, and everything else in it stays as closed as it is.
+    pub fn let_others_pass(&self) -> Result<()> {
+        let root = self.path().parent().context("a rig lies in the rigs' directory")?;
+        for path in [root, self.path()] {
+            fs::set_permissions(path, fs::Permissions::from_mode(0o711))
+                .with_context(|| format!("opening {}", path.display()))?;
+        }
+        Ok(())
     }
 
     /// A path in the rig that nothing uses yet, starting with `prefix`.

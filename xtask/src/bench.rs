@@ -25,7 +25,7 @@ pub(crate) struct Wanted {
 
 /// The task `bench`: ends with the benchmarks' own exit code.
 pub(crate) fn run(wanted: &Wanted) -> Result<()> {
-    setup::ensure_installed(Purpose::Bench, wanted.consent)?;
+    setup::ensure_installed(Purpose::Bench.of_measurements(&wanted.only), wanted.consent)?;
     run_command(&mut cargo(&[
         "build",
         "--release",

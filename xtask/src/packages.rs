@@ -9,8 +9,8 @@ use crate::{
     machine,
 };
 
-/// What something is needed for. Each purpose needs what those before it need.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// What something is needed for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     /// Building the product and running the demo.
     Demo,
@@ -18,6 +18,34 @@ pub(crate) enum Purpose {
     Test,
     /// Measuring, against other tools.
     Bench,
+    /// Recovering a database, in measurements or in a test: it brings a server to the machine.
+    Database,
+    /// Measuring all there is to measure.
+    Everything,
+}
+
+impl Purpose {
+    /// What measurements need that are made for this purpose, of which only some are wanted; if none
+    /// is named, all are. A database is brought only if it is among them.
+    pub(crate) fn of_measurements(self, only: &[String]) -> Self {
+        let database = only.is_empty() || only.iter().any(|name| name == DATABASE);
+        match self {
+            _ if !database => self,
+            Self::Bench | Self::Everything => Self::Everything,
+            Self::Demo | Self::Test | Self::Database => Self::Database,
+        }
+    }
+
+    /// Whether this purpose needs what is needed for `other`.
+    fn includes(self, other: Self) -> bool {
+        match self {
+            Self::Demo => other == Self::Demo,
+            Self::Test => other == Self::Test || Self::Demo.includes(other),
+            Self::Bench => other == Self::Bench || Self::Test.includes(other),
+            Self::Database => other == Self::Database || Self::Test.includes(other),
+            Self::Everything => true,
+        }
+    }
 }
 
 /// Something that has to be there.
@@ -40,6 +68,10 @@ enum Probe {
     Versioned(&'static str),
     /// A program that loads kernel modules, unless what they bring is there already.
     Loader(&'static str),
+    /// A file at this path.
+    File(&'static str),
+    /// A program of PostgreSQL, which Debian keeps in a directory for each version.
+    Postgres(&'static str),
     /// A header below `/usr/include`.
     Header(&'static str),
     /// A library for linking.
@@ -93,6 +125,16 @@ const NEEDS: &[Need] = &[
     need!(Demo, Loader("modprobe"), "loads loop and zram", "kmod", "kmod"),
     need!(Demo, Program("mkfs.ext4"), "makes file systems", "e2fsprogs", "e2fsprogs"),
     need!(Demo, Program("mkfs.xfs"), "makes file systems", "xfsprogs", "xfsprogs"),
+    need!(Test, Program("apt-get"), "fetches kernels", "apt", "apt"),
+    need!(Test, Program("dpkg-deb"), "unpacks kernels", "dpkg", "dpkg"),
+    need!(
+        Test,
+        File("/usr/share/keyrings/debian-archive-keyring.gpg"),
+        "checks kernels",
+        "debian-archive-keyring",
+        "debian-keyring"
+    ),
+    need!(Test, Program("c++"), "builds the fuzzers' engine", "build-essential", "gcc-c++"),
     need!(Test, Program("nbdcopy"), "reads what is exported", "libnbd-bin", "libnbd"),
     need!(Test, Program("nbdsh"), "reads what is exported", "python3-libnbd", "python3-libnbd"),
     need!(Test, Program("qemu-img"), "compares and converts images", "qemu-utils", "qemu-img"),
@@ -102,7 +144,14 @@ const NEEDS: &[Need] = &[
     need!(Bench, Program("rsync"), "is measured against", "rsync", "rsync"),
     need!(Bench, Program("nc"), "is measured against", "netcat-openbsd", "netcat"),
     need!(Bench, Program("zstd"), "is measured against", "zstd", "zstd"),
+    need!(Database, Postgres("initdb"), "is recovered", "postgresql", "postgresql-server"),
+    need!(Database, Postgres("psql"), "asks the database", "postgresql-client", "postgresql"),
+    need!(Database, Postgres("pgbench"), "makes load", "postgresql", "postgresql-contrib"),
+    need!(Database, Postgres("pg_amcheck"), "looks for damage", "postgresql", "postgresql-contrib"),
 ];
+
+/// The measurements of this name are those of a database.
+const DATABASE: &str = "postgres";
 
 const LIBRARY_DIRECTORIES: &[&str] = &[
     "/usr/lib/x86_64-linux-gnu",
@@ -114,7 +163,8 @@ const LIBRARY_DIRECTORIES: &[&str] = &[
 
 /// What is needed for `purpose` and is not there.
 pub(crate) fn missing(purpose: Purpose) -> Vec<&'static Need> {
-    NEEDS.iter().filter(|need| need.purpose <= purpose && !need.probe.is_there()).collect()
+    let is_missing = |need: &&Need| purpose.includes(need.purpose) && !need.probe.is_there();
+    NEEDS.iter().filter(is_missing).collect()
 }
 
 /// The packages that bring `needs`, each once.
@@ -142,6 +192,8 @@ impl Need {
             Probe::Program(name)
             | Probe::Versioned(name)
             | Probe::Loader(name)
+            | Probe::File(name)
+            | Probe::Postgres(name)
             | Probe::Header(name)
             | Probe::Library(name) => name,
         }
@@ -163,10 +215,18 @@ impl Probe {
             Self::Program(name) => is_installed(name),
             Self::Versioned(name) => is_installed(name) || is_installed_by_version(name),
             Self::Loader(name) => is_installed(name) || machine::makes_disks(),
+            Self::File(path) => Path::new(path).exists(),
+            Self::Postgres(name) => is_installed(name) || is_in_a_version(name),
             Self::Header(name) => below("/usr/include", name) || below("/usr/local/include", name),
             Self::Library(name) => LIBRARY_DIRECTORIES.iter().any(|path| below(path, name)),
         }
     }
+}
+
+/// Whether a version of PostgreSQL in a directory of its own has this program.
+fn is_in_a_version(program: &str) -> bool {
+    let versions = Path::new("/usr/lib/postgresql").read_dir().into_iter().flatten().flatten();
+    versions.map(|version| version.path().join("bin").join(program)).any(|path| path.is_file())
 }
 
 #[cfg(test)]
@@ -182,10 +242,21 @@ mod tests {
     }
 
     #[test]
-    fn a_demo_needs_less_than_tests_and_tests_less_than_benchmarks() {
-        let needs = |purpose| NEEDS.iter().filter(|need| need.purpose <= purpose).count();
-        assert!(needs(Purpose::Demo) < needs(Purpose::Test));
-        assert!(needs(Purpose::Test) < needs(Purpose::Bench));
+    fn a_demo_needs_less_than_tests_and_only_a_database_needs_a_server() {
+        let needs = |purpose: Purpose| {
+            let is_needed = |need: &&Need| purpose.includes(need.purpose);
+            NEEDS.iter().filter(is_needed).map(Need::name).collect::<Vec<_>>()
+        };
+        assert!(needs(Purpose::Demo).len() < needs(Purpose::Test).len());
+        assert!(needs(Purpose::Test).len() < needs(Purpose::Bench).len());
+        assert!(!needs(Purpose::Bench).contains(&"initdb"));
+        assert!(needs(Purpose::Database).contains(&"initdb"));
+        assert!(needs(Purpose::Database).contains(&"mkfs.ext4"));
+        let of = |only: &[&str]| {
+            Purpose::Bench
+                .of_measurements(&only.iter().map(|name| (*name).into()).collect::<Vec<_>>())
+        };
+        assert_eq!((of(&[]), of(&["delta"])), (Purpose::Everything, Purpose::Bench));
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::{
     packages::Purpose,
     setup,
     totals::Totals,
+    vm,
 };
 
 /// The task `test`.
@@ -22,12 +23,19 @@ pub(crate) fn run(consent: Consent) -> Result<()> {
     run_tests()
 }
 
+/// Runs the test that is left out of all others, since it needs a database server.
+pub(crate) fn run_database_test() -> Result<()> {
+    build()?;
+    let mut test = cargo(&["test", "--workspace", "--test", "postgres", "--", "--ignored"]);
+    command::run(with_root(&mut test)?).context("a database that is recovered")
+}
+
 /// Builds and runs the tests on a machine that has everything.
 pub(crate) fn run_tests() -> Result<()> {
-    // Tests start the binary, so it has to be there before them.
-    command::run(&mut cargo(&["build", "--package", "pinnace"])).context("building")?;
+    build()?;
     command::run(&mut cargo(&["test", "--workspace", "--doc", "--quiet"]))
         .context("examples in the documentation")?;
+    vm::subset()?;
     if is_installed("cargo-nextest") {
         let mut tests = cargo(&["nextest", "run", "--workspace", "--no-fail-fast"]);
         return become_command(with_root(&mut tests)?).map(|never| match never {});
@@ -36,8 +44,13 @@ pub(crate) fn run_tests() -> Result<()> {
     count(with_root(&mut tests)?)
 }
 
+/// Tests start the binary, so it has to be there before them.
+fn build() -> Result<()> {
+    command::run(&mut cargo(&["build", "--package", "pinnace"])).context("building")
+}
+
 /// Lets cargo start test programs through sudo if this is not root.
-fn with_root(tests: &mut Command) -> Result<&mut Command> {
+pub(crate) fn with_root(tests: &mut Command) -> Result<&mut Command> {
     if !is_root() {
         ensure!(is_installed("sudo"), "tests of real disks need root: run this as root");
         let architecture = env::consts::ARCH.to_uppercase();
@@ -45,6 +58,12 @@ fn with_root(tests: &mut Command) -> Result<&mut Command> {
         tests.env(variable, "sudo --preserve-env");
     }
     Ok(tests)
+}
+
+/// The same, whether or not tests of real devices are to be skipped elsewhere: a test that was
+/// skipped has shown nothing.
+pub(crate) fn with_devices(tests: &mut Command) -> Result<&mut Command> {
+    with_root(tests.env_remove("PINNACE_SKIP_DEVICE_TESTS"))
 }
 
 /// Runs `cargo test`, which sums up each program alone, and sums all of them up at the end.

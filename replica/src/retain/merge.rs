@@ -72,7 +72,9 @@ impl Output {
         storage: &dyn Storage,
         link: EpochLink,
     ) -> Result<Self, RetainError> {
-        let (id, generation) = disk.identity;
+        let id = disk.identity.0;
+        // Of the line in which its newest epoch was made, whatever line the replica is in now.
+        let generation = disk.books().catalog.record().lineage.generation_of(link.epoch);
         let key: DataKey = key_store::load(storage, id)?;
         let sealer = Sealer::new(&key, id, generation)?;
         let zstd = zstd::bulk::Compressor::new(ZSTD_LEVEL).map_err(RetainError::Compress)?;

@@ -55,7 +55,18 @@ impl LoopDisk {
         let file = File::options().read(true).write(true).create_new(true).open(&backing);
         let file = file.with_context(|| format!("making {}", backing.display()))?;
         file.set_len(whole_sectors(spec.len)? * blocks::SECTOR_SIZE).context("sizing a disk")?;
-        let (name, handle) = bind(&file, spec.logical_block)?;
+        Self::bind(rig, backing, &file, spec.logical_block)
+    }
+
+    /// A disk over an image that is there, which goes with the disk.
+    pub fn over(rig: &Rig, image: PathBuf, logical_block: u32) -> Result<Self> {
+        let file = File::options().read(true).write(true).open(&image);
+        let file = file.with_context(|| format!("opening {}", image.display()))?;
+        Self::bind(rig, image, &file, logical_block)
+    }
+
+    fn bind(rig: &Rig, backing: PathBuf, file: &File, logical_block: u32) -> Result<Self> {
+        let (name, handle) = bind(file, logical_block)?;
         let device = BlockDevice::open_whole(&name)?;
         Ok(Self { device, backing, handle, _rig: rig.clone() })
     }

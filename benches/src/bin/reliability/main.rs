@@ -13,6 +13,7 @@ use clap::Parser;
 use vm_tests::Rig;
 
 mod contended;
+mod database;
 mod files;
 mod findings;
 mod judge;
@@ -48,11 +49,12 @@ struct Measurement {
     measure: fn(&Rig, usize) -> Result<Findings>,
 }
 
-const MEASUREMENTS: [Measurement; 4] = [
+const MEASUREMENTS: [Measurement; 5] = [
     Measurement { name: steady::NAME, points: 300, measure: steady::measure },
     Measurement { name: contended::NAME, points: 1000, measure: contended::measure },
     Measurement { name: overload::NAME, points: 20, measure: overload::measure },
     Measurement { name: mistakes::NAME, points: 60, measure: mistakes::measure },
+    Measurement { name: database::NAME, points: 20, measure: database::measure },
 ];
 
 fn main() -> ExitCode {
