@@ -33,6 +33,9 @@ fn compile(clang: &Path, source: &Path, object: &Path) {
         // The third version of the instruction set has the fetching atomics.
         ["-mcpu=v3", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror", "-Ibpf"].map(String::from).to_vec();
     arguments.extend(numbers().iter().map(|(name, value)| format!("-D{name}={value}")));
+    if env::var_os("CARGO_FEATURE_MUTANTS").is_some() {
+        arguments.push("-DMUTANTS".into());
+    }
     let built = SkeletonBuilder::new()
         .source(source)
         .obj(object)
@@ -53,10 +56,14 @@ fn numbers() -> Vec<(&'static str, u32)> {
         ("CONFLICT_WORDS_LOG2", limits::CONFLICT_WORDS_LOG2),
         ("IN_FLIGHT_BUCKETS_LOG2", limits::IN_FLIGHT_BUCKETS_LOG2),
         ("IN_FLIGHT_WAYS", limits::IN_FLIGHT_WAYS),
+        ("SHEET_WORDS_LOG2", limits::SHEET_WORDS_LOG2),
+        ("SHEETS_LOG2", limits::SHEETS_LOG2),
         ("INLINE_WORDS", limits::INLINE_WORDS),
         ("COARSE_CHUNKS", limits::COARSE_CHUNKS),
         ("COARSE_WORDS_OF_A_RANGE", limits::COARSE_WORDS_OF_A_RANGE),
         ("DISCARD_RANGES", limits::DISCARD_RANGES),
+        ("BARE_COMMANDS_WRITE", limits::BARE_COMMANDS_WRITE),
+        ("TURNS_AWAY_UNCOUNTED", limits::TURNS_AWAY_UNCOUNTED),
         ("TAINT_PASSTHROUGH", Taint::Passthrough as u32),
         ("TAINT_UNKNOWN_OPERATION", Taint::UnknownOperation as u32),
         ("TAINT_IN_FLIGHT_TABLE_FULL", Taint::InFlightTableFull as u32),

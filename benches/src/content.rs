@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::{self, BufWriter, Write as _};
+use std::io::{self, BufWriter, Seek as _, Write as _};
 use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use nix::fcntl::OFlag;
 use vm_tests::Random;
 
 /// The piece that is of one sort throughout.
-const PIECE: usize = 256 << 10;
+pub(crate) const PIECE: usize = 256 << 10;
 /// Of every twenty pieces: 40 % zeroes, 35 % text, 25 % noise.
 const SORTS: [Sort; 20] = {
     let mut sorts = [Sort::Zeroes; 20];
@@ -32,25 +32,65 @@ enum Sort {
     Noise,
 }
 
+/// Mixed content, a piece at a time.
+pub(crate) struct Mix {
+    random: Random,
+    sorts: [Sort; 20],
+    number: usize,
+}
+
+impl Mix {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self { random: Random::new(seed), sorts: SORTS, number: 0 }
+    }
+
+    /// Fills the next piece. Whether it is anything but zeroes.
+    pub(crate) fn fill(&mut self, piece: &mut [u8; PIECE]) -> bool {
+        let at = self.number % self.sorts.len();
+        if at == 0 {
+            shuffle(&mut self.sorts, &mut self.random);
+        }
+        self.number += 1;
+        match self.sorts[at] {
+            Sort::Zeroes => piece.fill(0),
+            Sort::Text => text(piece, &mut self.random),
+            Sort::Noise => self.random.fill(piece),
+        }
+        !matches!(self.sorts[at], Sort::Zeroes)
+    }
+}
+
 /// Writes `len` bytes of mixed content to a file; the zeroes too.
 pub(crate) fn fill(path: &Path, len: ByteLen, seed: u64) -> io::Result<()> {
-    let mut random = Random::new(seed);
+    fill_thinly(path, len, 1, seed)
+}
+
+/// The same of one piece in so many; what lies between is left as it is.
+pub(crate) fn fill_thinly(path: &Path, len: ByteLen, one_in: u64, seed: u64) -> io::Result<()> {
+    let mut mix = Mix::new(seed);
     let file = File::options().write(true).open(path)?;
     let mut file = BufWriter::with_capacity(PIECE, file);
-    let mut piece = vec![0; PIECE];
-    let mut sorts = SORTS;
-    for number in 0..usize::try_from(len.0).map_err(io::Error::other)? / PIECE {
-        if number % sorts.len() == 0 {
-            shuffle(&mut sorts, &mut random);
-        }
-        match sorts[number % sorts.len()] {
-            Sort::Zeroes => piece.fill(0),
-            Sort::Text => text(&mut piece, &mut random),
-            Sort::Noise => random.fill(&mut piece),
-        }
+    let mut piece = [0; PIECE];
+    for _ in 0..usize::try_from(len.0 / one_in).map_err(io::Error::other)? / PIECE {
+        mix.fill(&mut piece);
         file.write_all(&piece)?;
+        if one_in > 1 {
+            file.seek(io::SeekFrom::Current(
+                i64::try_from((one_in - 1) * PIECE as u64).map_err(io::Error::other)?,
+            ))?;
+        }
     }
     file.flush()
+}
+
+/// The content of the changed block of a number: three of five as text, the others noise, which is a
+/// disk's own mix without the zeroes.
+pub(crate) fn fill_block(number: usize, block: &mut [u8], random: &mut Random) {
+    if number % 5 < 3 {
+        text(block, random);
+    } else {
+        random.fill(block);
+    }
 }
 
 /// Overwrites `blocks` different blocks of a disk, anywhere on it, past the page cache.
@@ -65,12 +105,7 @@ pub(crate) fn change(disk: &Path, len: ByteLen, blocks: usize, seed: u64) -> io:
         places.insert(random.below(len.0 / BLOCK as u64));
     }
     for (number, place) in places.into_iter().enumerate() {
-        // Three of five as text, the others noise: a disk's own mix without the zeroes.
-        if number % 5 < 3 {
-            text(block, &mut random);
-        } else {
-            random.fill(block);
-        }
+        fill_block(number, block, &mut random);
         disk.write_all_at(block, place * BLOCK as u64)?;
     }
     Ok(())

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use vm_tests::{Daemon, DaemonSpec, Mounted, NO_POINTS, Rig, pinnace_binary, wait_until};
+use vm_tests::{ANY_TIME, Daemon, DaemonSpec, Mounted, NO_POINTS, Rig, pinnace_binary, wait_until};
 
 /// Long enough for any daemon to start on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -87,7 +87,7 @@ impl Installation {
         let pin_dir = pins.path().join("pinnace");
         let policy = if settings.contains("[policy]") { "" } else { NO_POINTS };
         let text = format!(
-            "state_dir = {state:?}\nsocket = {socket:?}\npin_dir = {pin_dir:?}\n{settings}\n{policy}"
+            "state_dir = {state:?}\nsocket = {socket:?}\npin_dir = {pin_dir:?}\n{settings}\n{policy}\n{ANY_TIME}"
         );
         let agent_config = dir.join("agent.toml");
         fs::write(&agent_config, text)?;
@@ -134,6 +134,15 @@ impl Installation {
         let disk = self.wait_for(name, limit, |disk| {
             is_idle(disk) && disk["sent"]["epochs"].as_u64() > before
         })?;
+        durable_since(&disk, began)
+    }
+
+    /// Has a disk compared with its replica. The time from before the command to the last
+    /// acknowledgement.
+    pub(crate) fn resync(&self, name: &str, limit: Duration) -> Result<Duration> {
+        let began = SystemTime::now();
+        self.ask(&["resync", name, "--now"])?;
+        let disk = self.wait_for(name, limit, |disk| disk["state"] == "protected")?;
         durable_since(&disk, began)
     }
 

@@ -17,8 +17,10 @@ mod delta;
 mod initial;
 mod installation;
 mod memory;
+mod points;
 mod record;
 mod report;
+mod resync;
 mod rival;
 mod tracking;
 
@@ -71,11 +73,13 @@ struct Benchmark {
     measure: fn(&Rig, Rounds) -> Result<Findings>,
 }
 
-const BENCHMARKS: [Benchmark; 5] = [
+const BENCHMARKS: [Benchmark; 7] = [
     Benchmark { name: initial::NAME, rounds: 5, measure: initial::measure },
     Benchmark { name: delta::NAME, rounds: 5, measure: delta::measure },
-    Benchmark { name: tracking::NAME, rounds: 7, measure: tracking::measure },
+    Benchmark { name: resync::NAME, rounds: 3, measure: resync::measure },
+    Benchmark { name: tracking::NAME, rounds: 4, measure: tracking::measure },
     Benchmark { name: memory::NAME, rounds: 1, measure: memory::measure },
+    Benchmark { name: points::NAME, rounds: 3, measure: points::measure },
     Benchmark { name: database::NAME, rounds: 5, measure: database::measure },
 ];
 

@@ -33,6 +33,7 @@ pub(crate) enum Unit {
     Nanoseconds,
     OperationsPerSecond,
     Mebibytes,
+    MebibytesPerSecond,
     /// One figure divided by another of the same unit.
     Ratio,
 }

@@ -80,6 +80,7 @@ fn figure(value: f64, unit: Unit) -> String {
         Unit::Nanoseconds => format!("{value:.1} ns"),
         Unit::OperationsPerSecond => format!("{value:.0} /s"),
         Unit::Mebibytes => format!("{value:.1} MiB"),
+        Unit::MebibytesPerSecond => format!("{value:.0} MiB/s"),
         Unit::Ratio => format!("{value:.2}"),
     }
 }

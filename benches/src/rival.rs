@@ -80,6 +80,23 @@ pub(crate) fn nbdcopy(rig: &Rig, disk: &Path, len: ByteLen) -> Result<Duration> 
     Ok(took)
 }
 
+/// `nbdcopy` from a unix socket to nowhere: a client that only reads.
+pub(crate) fn nbdcopy_to_nowhere(socket: &Path) -> Result<Duration> {
+    let source = format!("nbd+unix:///?socket={}", socket.display());
+    let began = Instant::now();
+    Process::start(&mut quiet("nbdcopy", &[&source, "null:"], Stdio::null()))?.finish()?;
+    Ok(began.elapsed())
+}
+
+/// `dd conv=fsync` from one file to a new one.
+pub(crate) fn dd_synced(from: &Path, to: &Path) -> Result<Duration> {
+    let (from, to) = (format!("if={}", from.display()), format!("of={}", to.display()));
+    let began = Instant::now();
+    let arguments = [from.as_str(), to.as_str(), "bs=1M", "conv=fsync"];
+    Process::start(&mut quiet("dd", &arguments, Stdio::null()))?.finish()?;
+    Ok(began.elapsed())
+}
+
 /// `dd | zstd -1 | nc` to `nc -l | zstd -d | dd`, until the last of them has ended; `more` is for
 /// the `dd` that reads.
 pub(crate) fn pipe(rig: &Rig, disk: &Path, len: ByteLen, more: &[&str]) -> Result<Duration> {

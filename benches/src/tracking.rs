@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use blocks::{ByteLen, ChunkSize, DiskId, Generation};
 use ebpf::cost::{EmptyProgram, Measuring, RunTime};
-use ebpf::{DiskSpec, TrackedDisk, Tracking, device};
+use ebpf::{DiskClass, DiskSpec, TrackedDisk, Tracking, device};
 use serde_json::Value;
 use vm_tests::{BlockDevice, LoopDisk, LoopSpec, Mounted, Rig, ZramDisk};
 
@@ -26,11 +26,16 @@ const WARM_UP: Duration = Duration::from_millis(500);
 const RUNS_MIN: u64 = 500;
 /// A load whose windows are looked at.
 const LOAD: Duration = Duration::from_secs(3);
-/// A load whose writes a second are compared: short, and often, since others use the machine too.
-/// It begins with nothing marked, so it has more first writes than five seconds of it would have,
-/// which is how often the agent sweeps the bitmap.
-const SHORT_LOAD: Duration = Duration::from_secs(1);
-const SHORT_LOADS_A_ROUND: usize = 2;
+/// How long writes are counted with the disk tracked, and without: short, and often, in one load that
+/// goes on all the while, since a machine's speed drifts by more than what is looked for. Each begins
+/// with nothing marked, so it has more first writes than five seconds of it would have, which is how
+/// often the agent sweeps the bitmap.
+const TURN: Duration = Duration::from_millis(600);
+/// What attaching and detaching disturbs.
+const SETTLE: Duration = Duration::from_millis(150);
+const TURNS_A_ROUND: usize = 5;
+/// Longer than all turns take; it is ended then.
+const ENDLESS: Duration = Duration::from_secs(3600);
 /// How often the ring is drained meanwhile, as the agent does.
 const DRAIN_EVERY: Duration = Duration::from_millis(20);
 
@@ -53,15 +58,17 @@ pub(crate) fn measure(rig: &Rig, rounds: Rounds) -> Result<Findings> {
     for (name, device) in [("loop", &*on_loop), ("zram", &*on_zram)] {
         // The first writes to a disk allocate what is under it.
         fio(device, LEN, LOAD)?.writes_per_second()?;
-        let [with, without] = speeds(&pins, device, rounds)?;
-        let series = |what: &str, values: Vec<f64>| {
-            Series::new(&format!("{name}: {what}"), Unit::OperationsPerSecond, values)
+        let speeds = speeds(&pins, device, rounds)?;
+        let series = |what: &str, unit, values: Vec<f64>| {
+            Series::new(&format!("{name}: {what}"), unit, values)
         };
-        let with = series("4 KiB random writes, tracked", with);
-        let without = series("4 KiB random writes, nothing attached", without);
+        let writes = |what, values| series(what, Unit::OperationsPerSecond, values);
+        let with = writes("4 KiB random writes, tracked", speeds.tracked);
+        let without = writes("4 KiB random writes, nothing attached", speeds.without);
         let what = format!("{name}: tracked over nothing attached");
         let ratio = Verdict::new(&what, Unit::Ratio, &with.over(&without), Bar::AtLeast(0.97));
-        findings.series.extend([with, without]);
+        let empty = "as many programs that do nothing, over nothing attached";
+        findings.series.extend([with, without, series(empty, Unit::Ratio, speeds.empty_over)]);
         findings.verdicts.push(ratio);
     }
     Ok(findings)
@@ -179,35 +186,80 @@ fn per_run(spent: RunTime) -> f64 {
     spent.nanoseconds_per_run().unwrap_or(f64::NAN)
 }
 
-/// Writes a second with the disk tracked, and with nothing attached.
-fn speeds(pins: &Path, device: &BlockDevice, rounds: Rounds) -> Result<[Vec<f64>; 2]> {
-    let [mut with, mut without] = <[Vec<f64>; 2]>::default();
+/// Writes a second. What is compared with nothing attached is compared with the mean of what was before
+/// and after, so that a drift cancels out.
+#[derive(Default)]
+struct Speeds {
+    tracked: Vec<f64>,
+    /// Beside `tracked`.
+    without: Vec<f64>,
+    /// With as many empty programs as tracking attaches: what the way to a program costs. A ratio.
+    empty_over: Vec<f64>,
+}
+
+fn speeds(pins: &Path, device: &BlockDevice, rounds: Rounds) -> Result<Speeds> {
+    let mut speeds = Speeds::default();
+    let _load = fio(device, LEN, ENDLESS)?;
+    sleep(WARM_UP);
+    let mut before = speed(device, || ())?;
     for round in rounds.numbers() {
-        for turn in 0..SHORT_LOADS_A_ROUND {
-            // Who is first takes turns too.
-            if turn % 2 == 0 {
-                with.push(tracked_speed(pins, device)?);
-                without.push(fio(device, LEN, SHORT_LOAD)?.writes_per_second()?);
-            } else {
-                without.push(fio(device, LEN, SHORT_LOAD)?.writes_per_second()?);
-                with.push(tracked_speed(pins, device)?);
-            }
+        for _ in 0..TURNS_A_ROUND {
+            let tracked = tracked_speed(pins, device)?;
+            let between = speed(device, || ())?;
+            let empty = empty_speed(device)?;
+            let after = speed(device, || ())?;
+            speeds.tracked.push(tracked);
+            speeds.without.push(f64::midpoint(before, between));
+            speeds.empty_over.push(empty / f64::midpoint(between, after));
+            before = after;
         }
-        rounds.say(round, &[("tracked", &with), ("not", &without)]);
+        let (with, without) = (&speeds.tracked, &speeds.without);
+        let figures: [(&str, &[f64]); 3] =
+            [("tracked", with), ("not", without), ("empty over", &speeds.empty_over)];
+        rounds.say(round, &figures);
     }
-    Ok([with, without])
+    Ok(speeds)
 }
 
 fn tracked_speed(pins: &Path, device: &BlockDevice) -> Result<f64> {
     let (mut tracking, _) = Tracking::open_or_load(pins)?;
     track(&mut tracking, device)?;
-    let mut load = fio(device, LEN, SHORT_LOAD)?;
-    while load.child.try_wait()?.is_none() {
-        sleep(DRAIN_EVERY);
+    let speed = speed(device, || {
         tracking.poll_ring(&mut |_| ());
-    }
+    })?;
     tracking.unload()?;
-    load.writes_per_second()
+    Ok(speed)
+}
+
+/// With as many programs as a write to a disk of this class runs through, all of them empty.
+fn empty_speed(device: &BlockDevice) -> Result<f64> {
+    let class = device::probe(device.path())?.class;
+    let programs = match class {
+        DiskClass::RequestBased => 4,
+        DiskClass::BioBased => 5,
+    };
+    let attached = (0..programs).map(|_| EmptyProgram::attach(class));
+    let attached = attached.collect::<Result<Vec<_>, _>>()?;
+    let speed = speed(device, || ());
+    drop(attached);
+    speed
+}
+
+/// Blocks written a second during one turn.
+fn speed(device: &BlockDevice, mut meanwhile: impl FnMut()) -> Result<f64> {
+    let mut pass = |time: Duration| {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            sleep(DRAIN_EVERY);
+            meanwhile();
+        }
+    };
+    pass(SETTLE);
+    let (began, before) = (Instant::now(), device.statistics()?);
+    pass(TURN);
+    let sectors = device.statistics()?.changed_since(&before);
+    ensure!(sectors > 0, "fio has ended");
+    Ok(sectors as f64 / 8.0 / began.elapsed().as_secs_f64())
 }
 
 fn track(tracking: &mut Tracking, device: &BlockDevice) -> Result<TrackedDisk> {

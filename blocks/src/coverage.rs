@@ -37,6 +37,23 @@ pub enum GapReason {
     Requested,
 }
 
+impl GapReason {
+    /// Its name for machines: in status, logs and records.
+    pub const fn code(self) -> &'static str {
+        match self {
+            Self::NeverReplicated => "never-replicated",
+            Self::UncleanStop => "unclean-stop",
+            Self::TrackerLost => "tracker-lost",
+            Self::CrossCheck { .. } => "cross-check",
+            Self::Tainted(_) => "tainted",
+            Self::ReplicaBehind => "replica-behind",
+            Self::DiskChanged => "disk-changed",
+            Self::DirtyThreshold => "dirty-threshold",
+            Self::Requested => "requested",
+        }
+    }
+}
+
 impl fmt::Display for GapReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

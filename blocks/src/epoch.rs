@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-/// The number of an epoch within one generation of a disk. The first is 1; 0 means "none yet".
+/// The number of an epoch of a disk. The first is 1, and a new generation goes on counting; 0 means
+/// "none yet".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u64);
 
@@ -10,8 +11,11 @@ impl Epoch {
     /// Before the first epoch.
     pub const NONE: Self = Self(0);
 
-    /// The epoch after this one. Numbers don't run out: at one a microsecond, 2^64 last 584,000
-    /// years.
+    /// The highest number that is taken from anybody, so that there is always a next one. At one
+    /// a microsecond, numbers last 292,000 years.
+    pub const MAX: Self = Self(u64::MAX / 2);
+
+    /// The epoch after this one.
     #[must_use]
     pub const fn next(self) -> Self {
         Self(self.0 + 1)

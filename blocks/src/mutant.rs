@@ -2,7 +2,8 @@
 //!
 //! Each is one wrong step at the place in the product where it would be made. Without the feature
 //! `mutants` none can be switched on, and the compiler removes the question. The simulator is run
-//! once for each (`cargo xtask mutants`): one that it does not notice is a hole in its checks.
+//! once for each, and so are tests of the room it is made in (`cargo xtask mutants`): one that
+//! nobody notices is a hole in the checks.
 
 /// A mistake that can be switched on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -68,10 +69,11 @@ impl Mutant {
         Self::PassEndsEarly,
     ];
 
-    /// Whether this thread is to make the mistake.
+    /// Whether this thread is to make the mistake, or this process: that of the name in the
+    /// variable `PINNACE_MUTANT`.
     #[cfg(feature = "mutants")]
     pub fn is_on(self) -> bool {
-        SWITCHED_ON.get() == Some(self)
+        SWITCHED_ON.get().or_else(of_environment) == Some(self)
     }
 
     /// Never: the feature `mutants` is off.
@@ -91,4 +93,13 @@ impl Mutant {
 #[cfg(feature = "mutants")]
 thread_local! {
     static SWITCHED_ON: std::cell::Cell<Option<Mutant>> = const { std::cell::Cell::new(None) };
+}
+
+#[cfg(feature = "mutants")]
+fn of_environment() -> Option<Mutant> {
+    static NAMED: std::sync::OnceLock<Option<Mutant>> = std::sync::OnceLock::new();
+    *NAMED.get_or_init(|| {
+        let name = std::env::var("PINNACE_MUTANT").ok()?;
+        Mutant::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name)
+    })
 }

@@ -79,19 +79,30 @@ static __always_inline struct in_flight *find_in_flight(u64 number)
 	return found ?: bpf_map_lookup_elem(&spilled, &number);
 }
 
-/* Keeps an entry in the other map, and tells who lists the buckets that something is missing. */
-static __always_inline bool spill(const struct in_flight *with)
+/*
+ * Keeps an entry in the other map, and tells who lists the buckets that something is missing. Takes
+ * it in pieces, lest it be in memory where there is room for it in its bucket.
+ */
+static __noinline int spill(u64 key, u64 sector, u64 sectors_and_devt, u64 slot_and_op)
 {
+	struct in_flight with = {
+		.key = key,
+		.sector = sector,
+		.sectors = sectors_and_devt >> 32,
+		.devt = sectors_and_devt,
+		.slot = slot_and_op >> 32,
+		.op = slot_and_op,
+	};
 	u32 zero = 0;
 	struct conflicts *all = bpf_map_lookup_elem(&conflicts, &zero);
 
 	if (!all)
-		return false;
+		return 0;
 	__sync_fetch_and_add(&all->spilled, 1);
-	if (!bpf_map_update_elem(&spilled, &with->key, with, BPF_NOEXIST))
-		return true;
+	if (!bpf_map_update_elem(&spilled, &key, &with, BPF_NOEXIST))
+		return 1;
 	__sync_fetch_and_add(&all->spilled, -1);
-	return bpf_map_update_elem(&spilled, &with->key, with, BPF_EXIST) == 0;
+	return bpf_map_update_elem(&spilled, &key, &with, BPF_EXIST) == 0;
 }
 
 static __always_inline void unspill(u64 number)
@@ -104,60 +115,50 @@ static __always_inline void unspill(u64 number)
 		__sync_fetch_and_add(&all->spilled, -1);
 }
 
-static __always_inline void fill(struct in_flight *entry, const struct in_flight *with)
+static __always_inline void fill(struct in_flight *entry, struct in_flight with)
 {
-	entry->sector = with->sector;
-	entry->sectors = with->sectors;
-	entry->devt = with->devt;
-	entry->slot = with->slot;
-	entry->op = with->op;
-	*(volatile u64 *)&entry->key = with->key;
+	entry->sector = with.sector;
+	entry->sectors = with.sectors;
+	entry->devt = with.devt;
+	entry->slot = with.slot;
+	entry->op = with.op;
+	*(volatile u64 *)&entry->key = with.key;
 }
 
 /*
  * Keeps an entry until forgotten. The compare-and-swap is a full barrier: who lists what is in
  * flight after a flip finds the entry, or else the note that follows is in the new half.
  */
-static __always_inline bool keep(const struct in_flight *with)
+static __always_inline bool keep(struct in_flight with)
 {
-	struct in_flight_bucket *bucket = bucket_of(with->key);
-	struct in_flight *entry = find_in(bucket, with->key);
+	struct in_flight_bucket *bucket = bucket_of(with.key);
+	struct in_flight *entry = find_in(bucket, with.key);
 
 	if (entry) {
-		__sync_lock_test_and_set(&entry->key, with->key | FILLING);
+		__sync_lock_test_and_set(&entry->key, with.key | FILLING);
 		fill(entry, with);
 		return true;
 	}
 	for (u32 i = 0; bucket && i < IN_FLIGHT_WAYS; i++) {
 		entry = &bucket->ways[i];
 		if (*(volatile u64 *)&entry->key == 0 &&
-		    __sync_val_compare_and_swap(&entry->key, 0, with->key | FILLING) == 0) {
+		    __sync_val_compare_and_swap(&entry->key, 0, with.key | FILLING) == 0) {
 			fill(entry, with);
 			return true;
 		}
 	}
-	return spill(with);
+	return spill(with.key, with.sector, (u64)with.sectors << 32 | with.devt,
+		     (u64)with.slot << 32 | with.op);
 }
 
 /* Whether a copy before this one has kept an equal entry. */
-static __always_inline bool is_kept(const struct in_flight *with)
+static __always_inline bool is_kept(struct in_flight with)
 {
-	const struct in_flight *entry = find_in_flight(with->key);
+	const struct in_flight *entry = find_in_flight(with.key);
 
-	return entry && entry->key == with->key && entry->sector == with->sector &&
-	       entry->sectors == with->sectors && entry->slot == with->slot &&
-	       entry->devt == with->devt && entry->op == with->op;
-}
-
-/* Frees the entry of a bio that is done. */
-static __always_inline void forget(u64 number)
-{
-	struct in_flight *entry = find_in(bucket_of(number), number);
-
-	if (entry)
-		*(volatile u64 *)&entry->key = 0;
-	else
-		unspill(number);
+	return entry && entry->key == with.key && entry->sector == with.sector &&
+	       entry->sectors == with.sectors && entry->slot == with.slot &&
+	       entry->devt == with.devt && entry->op == with.op;
 }
 
 #endif

@@ -36,12 +36,10 @@ enum {
 	BPF_MAP_TYPE_ARRAY = 2,
 	BPF_MAP_TYPE_PERCPU_ARRAY = 6,
 	BPF_MAP_TYPE_ARRAY_OF_MAPS = 12,
-	BPF_MAP_TYPE_RINGBUF = 27,
 	BPF_F_MMAPABLE = 1 << 10,
 	BPF_F_INNER_MAP = 1 << 12,
 	BPF_NOEXIST = 1,
 	BPF_EXIST = 2,
-	BPF_RB_NO_WAKEUP = 1,
 };
 
 #include <bpf/bpf_helpers.h>
@@ -67,6 +65,7 @@ struct bio {
 	struct bio *bi_next;
 	struct block_device *bi_bdev;
 	u32 bi_opf;
+	__u8 bi_status;
 	struct bvec_iter bi_iter;
 	void *bi_private;
 };
@@ -103,6 +102,9 @@ enum {
 	OP_DRV_OUT = 35,
 	OP_MASK = 0xff,
 };
+
+/* The status of a bio that would have had to wait, and must not: nothing was done. */
+#define STATUS_AGAIN 12
 
 #define SECTOR_SHIFT 9
 #define MINOR_BITS 20

@@ -8,7 +8,10 @@
 #ifndef PINNACE_MARK_H
 #define PINNACE_MARK_H
 
-#include "tables.h"
+#include "ring.h"
+#ifdef MUTANTS
+#include "mutant.h"
+#endif
 
 /* What came of marking; a set. */
 enum {
@@ -17,11 +20,27 @@ enum {
 	TOO_LARGE = 1 << 2,     /* the range was not marked whole */
 };
 
-/* Sets bits of one word. */
-static __always_inline u32 mark_word(void *bitmap, u32 index, u64 bits)
+/* The word of a disk's dirty bitmap; the disk must have it, or it would be another disk's. */
+static __always_inline u64 *dirty_word(u32 slot, u64 index)
 {
-	u64 *word = bpf_map_lookup_elem(bitmap, &index);
+	u32 at = slot << SHEETS_LOG2 | index >> SHEET_WORDS_LOG2;
+	u32 within = index % SHEET_WORDS;
+	void *sheet = bpf_map_lookup_elem(&dirty, &at);
 
+	return sheet ? bpf_map_lookup_elem(sheet, &within) : NULL;
+}
+
+static __always_inline u64 *coarse_word(u32 slot, u64 index)
+{
+	u32 within = index;
+	void *bitmap = bpf_map_lookup_elem(&coarse, &slot);
+
+	return bitmap ? bpf_map_lookup_elem(bitmap, &within) : NULL;
+}
+
+/* Sets bits of one word. */
+static __always_inline u32 mark_word(u64 *word, u64 bits)
+{
 	if (!word)
 		return LOOKUP_FAILED;
 	return ~__sync_fetch_and_or(word, bits) & bits ? FRESH : 0;
@@ -39,15 +58,18 @@ static __always_inline u64 up_to(u64 last)
 }
 
 /* Sets the bits [first, last] of a bitmap, which touch at most `words` words. */
-static __always_inline u32 mark_words(void *bitmap, u64 first, u64 last, u32 words)
+static __always_inline u32 mark_words(u64 *(*word_of)(u32 slot, u64 index), u32 slot, u64 first,
+				      u64 last, u32 words)
 {
 	u64 index = first / 64, bits = from(first);
 	u32 outcome = 0;
 
 	for (u32 i = 0; i < words; i++) {
+		u64 *word = word_of(slot, index);
+
 		if (index == last / 64)
-			return outcome | mark_word(bitmap, index, bits & up_to(last));
-		outcome |= mark_word(bitmap, index, bits);
+			return outcome | mark_word(word, bits & up_to(last));
+		outcome |= mark_word(word, bits);
 		bits = ~0ULL;
 		index++;
 	}
@@ -60,16 +82,12 @@ static __always_inline u32 mark_words(void *bitmap, u64 first, u64 last, u32 wor
  */
 __noinline u32 mark_chunks(u32 slot, u64 first, u64 last)
 {
-	void *bitmap = bpf_map_lookup_elem(&dirty, &slot);
-
-	return bitmap ? mark_words(bitmap, first, last, INLINE_WORDS) : LOOKUP_FAILED;
+	return mark_words(dirty_word, slot, first, last, INLINE_WORDS);
 }
 
 __noinline u32 mark_coarse(u32 slot, u64 first, u64 last)
 {
-	void *bitmap = bpf_map_lookup_elem(&coarse, &slot);
-
-	return bitmap ? mark_words(bitmap, first, last, COARSE_WORDS_OF_A_RANGE) : LOOKUP_FAILED;
+	return mark_words(coarse_word, slot, first, last, COARSE_WORDS_OF_A_RANGE);
 }
 
 /*
@@ -92,15 +110,8 @@ __noinline u32 mark_long(u32 slot, u64 first, u64 last)
 	return outcome;
 }
 
-/* Most writes touch one word, for which there is no call: its return is what costs. */
 static __always_inline u32 mark_range(u32 slot, u64 first, u64 last)
 {
-	if (first / 64 == last / 64) {
-		void *bitmap = bpf_map_lookup_elem(&dirty, &slot);
-
-		return bitmap ? mark_word(bitmap, first / 64, from(first) & up_to(last)) :
-				LOOKUP_FAILED;
-	}
 	return last / 64 - first / 64 < INLINE_WORDS ? mark_chunks(slot, first, last) :
 						       mark_long(slot, first, last);
 }
@@ -109,64 +120,78 @@ static __always_inline u32 mark_range(u32 slot, u64 first, u64 last)
  * Now, or up to a tick ago: reading the clock costs as much as all the rest, so it is read once a
  * tick and disk. The tick is loaded first, so that the time is never kept for too long.
  */
-static __always_inline u64 recently(struct counters *mine)
+static __always_inline u64 recently(struct counters *mine, u32 copy)
 {
 	u64 tick = bpf_jiffies64();
 
-	if (mine->tick != tick) {
-		mine->now = bpf_ktime_get_ns();
-		mine->tick = tick;
+	if (mine->tick[copy] != tick) {
+		mine->now[copy] = bpf_ktime_get_ns();
+		mine->tick[copy] = tick;
 	}
-	return mine->now;
+	return mine->now[copy];
+}
+
+/* Tells userspace of a range. */
+static __always_inline void send(u32 slot, u64 sector, u32 sectors, u32 kind,
+				 struct counters *mine, u32 copy)
+{
+	if (!tell(sector, sectors, slot << 8 | kind, recently(mine, copy)))
+		mine->ring_lost[copy]++;
 }
 
 /*
- * Tells userspace of a range, without a wake-up, which would cost microseconds: it polls. A full
- * ring loses nothing but the hint.
+ * Marks a range of a disk, whatever its length and wherever it ends. A global function must return
+ * a number.
  */
-static __always_inline void send(u32 slot, u64 sector, u32 sectors, u32 kind,
-				 struct counters *mine)
-{
-	struct mark_record record = {
-		.sector = sector,
-		.at = recently(mine),
-		.sectors = sectors,
-		.slot_and_kind = slot << 8 | kind,
-	};
-
-	/* One call; to reserve and submit would be two. */
-	if (bpf_ringbuf_output(&ring, &record, sizeof(record), BPF_RB_NO_WAKEUP))
-		mine->ring_lost++;
-}
-
-/* Marks a range of a disk. */
-static __always_inline void mark(u32 slot, u64 sector, u32 sectors, u32 kind,
-				 struct counters *mine)
+__noinline int mark_any(u32 slot, u64 sector, u32 sectors, u32 kind, u32 copy)
 {
 	struct disk *disk = &table.disks[slot & (DISKS - 1)];
 	u64 end = sector + sectors, limit = disk->sectors;
 	u32 shift = disk->chunk_shift & 31, outcome;
+	struct counters *mine;
 
 	if (end > limit || end < sector) {
 		taint(slot, TAINT_OUT_OF_RANGE);
 		end = limit;
 	}
 	if (sector >= end)
-		return;
+		return 0;
 	outcome = mark_range(slot, sector >> shift, (end - 1) >> shift);
-	if (outcome & FRESH && mine)
-		send(slot, sector, end - sector, kind, mine);
+#ifdef MUTANTS
+	if (outcome & FRESH)
+		summarize(sector >> shift, (end - 1) >> shift);
+#endif
+	mine = counters_of(slot);
+	if (outcome & FRESH && mine && copy < COPIES)
+		send(slot, sector, end - sector, kind, mine, copy);
 	if (outcome & LOOKUP_FAILED)
 		taint(slot, TAINT_LOOKUP_FAILED);
 	if (outcome & TOO_LARGE)
 		taint(slot, TAINT_TOO_MANY_RANGES);
+	return 0;
 }
 
-/* The same for one of many ranges. A global function must return a number. */
-__noinline int mark_one_of_many(u32 slot, u64 sector, u32 sectors, u32 kind, u32 copy)
+/*
+ * The same, and quicker for what most writes are: a range within one word of the bitmap. There is no
+ * call then, whose return is what costs.
+ */
+static __always_inline void mark(u32 slot, u64 sector, u32 sectors, u32 kind,
+				 struct counters *mine, u32 copy)
 {
-	mark(slot, sector, sectors, kind, counters_of(slot, copy));
-	return 0;
+	struct disk *disk = &table.disks[slot & (DISKS - 1)];
+	u64 last_sector = sector + sectors - 1;
+	u32 shift = disk->chunk_shift & 31;
+	u64 first = sector >> shift, last = last_sector >> shift;
+	u64 *word = NULL;
+
+#ifndef MUTANTS
+	if (likely(last_sector < disk->sectors && first / 64 == last / 64))
+		word = dirty_word(slot, first / 64);
+#endif
+	if (unlikely(!word))
+		mark_any(slot, sector, sectors, kind, copy);
+	else if (mark_word(word, from(first) & up_to(last)) & FRESH && mine)
+		send(slot, sector, sectors, kind, mine, copy);
 }
 
 #endif

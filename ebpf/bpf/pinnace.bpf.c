@@ -45,23 +45,23 @@ static __always_inline bool known(u32 op)
 }
 
 /* Counts a completion as the kernel's disk statistics class it. */
-static __always_inline void count(struct counters *mine, u32 op, u32 sectors)
+static __always_inline void count(struct counters *mine, u32 op, u32 sectors, u32 copy)
 {
-	if (!mine)
+	if (!mine || copy >= COPIES)
 		return;
-	mine->events++;
+	mine->events[copy]++;
 	if (op == OP_WRITE || op == OP_ZONE_APPEND)
-		mine->written += sectors;
+		mine->written[copy] += sectors;
 	else if (op == OP_DISCARD)
-		mine->discarded += sectors;
+		mine->discarded[copy] += sectors;
 	else
-		mine->other += sectors;
+		mine->other[copy] += sectors;
 }
 
 /* Counts what a driver was given. */
 static __always_inline void count_issued(u32 slot, u32 sectors)
 {
-	struct counters *mine = counters_of(slot, FIRST);
+	struct counters *mine = counters_of(slot);
 
 	if (mine)
 		mine->issued += sectors;
@@ -78,8 +78,8 @@ static __always_inline void mark_discard(u32 slot, const struct request *rq, u32
 	for (u32 i = 0; i < DISCARD_RANGES; i++) {
 		if (!bio)
 			return;
-		mark_one_of_many(slot, bio->bi_iter.bi_sector,
-				 bio->bi_iter.bi_size >> SECTOR_SHIFT, KIND_DISCARD, copy);
+		mark_any(slot, bio->bi_iter.bi_sector, bio->bi_iter.bi_size >> SECTOR_SHIFT,
+			 KIND_DISCARD, copy);
 		bio = bio->bi_next;
 	}
 	if (bio)
@@ -99,14 +99,11 @@ static __always_inline u32 find_written(const struct request *rq, u32 op)
 	return slot;
 }
 
-/* A request is about to go to the driver; again after each requeue. All merging is done. */
-static __always_inline int rq_issue(const struct request *rq)
+/* What is issued and is no write proper, by a request. */
+static __noinline int rq_issue_other(const struct request *rq, u32 op, u32 slot)
 {
-	u32 op = rq->cmd_flags & OP_MASK, slot = find_written(rq, op);
 	u32 sectors = rq->__data_len >> SECTOR_SHIFT;
 
-	if (slot == NO_SLOT)
-		return 0;
 	if (!known(op))
 		note_everything();
 	else if (op == OP_DISCARD && rq->bio)
@@ -118,6 +115,22 @@ static __always_inline int rq_issue(const struct request *rq)
 	return 0;
 }
 
+/* A request is about to go to the driver; again after each requeue. All merging is done. */
+static __always_inline int rq_issue(const struct request *rq)
+{
+	u32 op = rq->cmd_flags & OP_MASK, slot = find_written(rq, op);
+	u32 sectors = rq->__data_len >> SECTOR_SHIFT;
+
+	if (slot == NO_SLOT)
+		return 0;
+	if (op != OP_WRITE)
+		return rq_issue_other(rq, op, slot);
+	if (sectors)
+		note(slot, rq->__sector, sectors);
+	count_issued(slot, sectors);
+	return 0;
+}
+
 /* A request comes back from the driver undone, or before it went there. */
 static __always_inline int rq_requeue(const struct request *rq)
 {
@@ -126,9 +139,45 @@ static __always_inline int rq_requeue(const struct request *rq)
 
 	if (slot == NO_SLOT || op == OP_DRV_OUT || rq->state == MQ_RQ_IDLE)
 		return 0;
-	mine = counters_of(slot, FIRST);
+	mine = counters_of(slot);
 	if (mine)
 		mine->requeued += rq->__data_len >> SECTOR_SHIFT;
+	return 0;
+}
+
+/* What is done and is no write proper, by a request. */
+static __noinline int rq_complete_other(const struct request *rq, u32 nr_bytes, u32 op, u32 slot,
+					u32 copy)
+{
+	u32 sectors = nr_bytes >> SECTOR_SHIFT;
+
+	/* The compiler knows which copies there are, and the verifier does not. */
+	barrier_var(copy);
+	if (op == OP_DRV_OUT) {
+		/* A command of the driver's own; its sector means nothing. */
+		taint(slot, TAINT_PASSTHROUGH);
+		return 0;
+	}
+	if (!known(op))
+		taint(slot, TAINT_UNKNOWN_OPERATION);
+	if (op == OP_DISCARD && rq->bio)
+		mark_discard(slot, rq, copy);
+	else if (sectors)
+		mark_any(slot, rq->__sector, sectors, kind_of(op), copy);
+	count(counters_of(slot), op, sectors, copy);
+	return 0;
+}
+
+/*
+ * A command of the driver's own that hands no data to the disk. Where it hands none to the host
+ * either, some drivers have commands like it that write: NVMe's write zeroes.
+ */
+static __always_inline int driver_in_complete(const struct request *rq, u32 nr_bytes)
+{
+	u32 slot = nr_bytes ? NO_SLOT : find_slot(rq->q->disk);
+
+	if (slot != NO_SLOT && table.disks[slot].habits & BARE_COMMANDS_WRITE)
+		taint(slot, TAINT_PASSTHROUGH);
 	return 0;
 }
 
@@ -143,20 +192,23 @@ static __always_inline int rq_complete(const struct request *rq, u32 nr_bytes, u
 	struct counters *mine;
 
 	if (slot == NO_SLOT)
-		return 0;
-	if (op == OP_DRV_OUT) {
-		/* A command of the driver's own; its sector means nothing. */
-		taint(slot, TAINT_PASSTHROUGH);
-		return 0;
-	}
+		return op == OP_DRV_IN ? driver_in_complete(rq, nr_bytes) : 0;
+	if (op != OP_WRITE)
+		return rq_complete_other(rq, nr_bytes, op, slot, copy);
+	mine = counters_of(slot);
+	if (sectors)
+		mark(slot, rq->__sector, sectors, KIND_WRITE, mine, copy);
+	count(mine, OP_WRITE, sectors, copy);
+	return 0;
+}
+
+/* What is issued and is no write proper, by a bio. */
+static __noinline int note_other(u32 op, u32 slot, u64 sector, u32 sectors)
+{
 	if (!known(op))
-		taint(slot, TAINT_UNKNOWN_OPERATION);
-	mine = counters_of(slot, copy);
-	if (op == OP_DISCARD && rq->bio)
-		mark_discard(slot, rq, copy);
+		note_everything();
 	else if (sectors)
-		mark(slot, rq->__sector, sectors, kind_of(op), mine);
-	count(mine, op, sectors);
+		note(slot, sector, sectors);
 	return 0;
 }
 
@@ -167,7 +219,7 @@ static __always_inline int rq_complete(const struct request *rq, u32 nr_bytes, u
 static __always_inline int bio_queue(const struct bio *bio, u32 copy)
 {
 	u32 op = bio->bi_opf & OP_MASK, slot;
-	struct in_flight entry = {};
+	struct in_flight entry;
 
 	if (!writes(op))
 		return 0;
@@ -180,14 +232,14 @@ static __always_inline int bio_queue(const struct bio *bio, u32 copy)
 	entry.devt = table.disks[slot].devt;
 	entry.slot = slot;
 	entry.op = op;
-	if (copy != FIRST && is_kept(&entry))
+	if (copy != FIRST && is_kept(entry))
 		return 0;
 	/* Also replaces what a bio that never completed left at this address. */
-	if (!keep(&entry))
+	if (!keep(entry))
 		taint(slot, TAINT_IN_FLIGHT_TABLE_FULL);
 	if (copy == FIRST) {
-		if (!known(op))
-			note_everything();
+		if (op != OP_WRITE)
+			note_other(op, slot, entry.sector, entry.sectors);
 		else if (entry.sectors)
 			note(slot, entry.sector, entry.sectors);
 		count_issued(slot, entry.sectors);
@@ -205,34 +257,88 @@ static __always_inline bool is_piece(const struct bio *bio, u32 slot)
 }
 
 /* A write was done of which the start was not seen; its own range is all there is. */
-static __always_inline int bio_unmatched(const struct bio *bio, u32 op, u32 copy)
+static __always_inline int bio_unmatched(const struct bio *bio, u32 copy)
 {
 	u32 slot = find_slot(bio->bi_bdev->bd_disk);
 
 	if (slot == NO_SLOT || table.disks[slot].class != CLASS_BIO_BASED)
 		return 0;
-	mark(slot, bio->bi_iter.bi_sector, bio->bi_iter.bi_size >> SECTOR_SHIFT, kind_of(op),
-	     counters_of(slot, copy));
+	mark_any(slot, bio->bi_iter.bi_sector, bio->bi_iter.bi_size >> SECTOR_SHIFT,
+		 kind_of(bio->bi_opf & OP_MASK), copy);
 	if (!is_piece(bio, slot))
 		taint(slot, TAINT_UNMATCHED_COMPLETION);
 	return 0;
 }
 
-/* Marks the range that a bio had at its start. */
-static __always_inline void mark_kept(const struct in_flight *entry, u32 copy)
+/* Marks what a bio did that was no write proper. */
+static __noinline int mark_other(u32 op, u32 slot, u64 sector, u32 sectors, u32 copy)
 {
-	u32 slot = entry->slot & (DISKS - 1), op = entry->op;
+	barrier_var(copy);
+	if (!known(op))
+		taint(slot, TAINT_UNKNOWN_OPERATION);
+	if (sectors)
+		mark_any(slot, sector, sectors, kind_of(op), copy);
+	count(counters_of(slot), op, sectors, copy);
+	return 0;
+}
+
+/*
+ * Marks what a bio asked for that was turned away, because it must not wait. It comes again as
+ * another. Where the driver (md) turns it away before it accounts for it, it is counted as taken
+ * back.
+ */
+static __noinline int mark_turned_away(u32 op, u32 slot, u64 sector, u32 sectors, u32 copy)
+{
+	struct counters *mine = counters_of(slot);
+
+	barrier_var(copy);
+	if (sectors)
+		mark_any(slot, sector, sectors, kind_of(op), copy);
+	if (mine)
+		mine->requeued += sectors;
+	return 0;
+}
+
+/* Marks the range that a bio had at its start. */
+static __always_inline void mark_kept(const struct in_flight *entry, const struct bio *bio,
+				      u32 copy)
+{
+	u32 slot = entry->slot & (DISKS - 1), op = entry->op, sectors = entry->sectors;
 	struct counters *mine;
 
 	/* The disk may have been removed, and its slot taken by another. */
 	if (table.disks[slot].devt != entry->devt)
 		return;
-	if (!known(op))
-		taint(slot, TAINT_UNKNOWN_OPERATION);
-	mine = counters_of(slot, copy);
-	if (entry->sectors)
-		mark(slot, entry->sector, entry->sectors, kind_of(op), mine);
-	count(mine, op, entry->sectors);
+	if (bio->bi_status == STATUS_AGAIN && table.disks[slot].habits & TURNS_AWAY_UNCOUNTED) {
+		mark_turned_away(op, slot, entry->sector, sectors, copy);
+		return;
+	}
+	if (op != OP_WRITE) {
+		mark_other(op, slot, entry->sector, sectors, copy);
+		return;
+	}
+	mine = counters_of(slot);
+	if (sectors)
+		mark(slot, entry->sector, sectors, KIND_WRITE, mine, copy);
+	count(mine, OP_WRITE, sectors, copy);
+}
+
+/* A bio is done that has no entry in its bucket. */
+static __noinline int bio_complete_elsewhere(const struct bio *bio, u32 copy)
+{
+	u64 number = number_of(bio);
+	struct in_flight *entry = bpf_map_lookup_elem(&spilled, &number);
+
+	barrier_var(copy);
+	if (!entry)
+		return bio_unmatched(bio, copy);
+	if (!(entry->key & DONE)) {
+		mark_kept(entry, bio, copy);
+		*(volatile u64 *)&entry->key = number | DONE;
+	}
+	if (copy == LAST)
+		unspill(number);
+	return 0;
 }
 
 /*
@@ -241,21 +347,17 @@ static __always_inline void mark_kept(const struct in_flight *entry, u32 copy)
  */
 static __always_inline int bio_complete(const struct bio *bio, u32 copy)
 {
-	u32 op = bio->bi_opf & OP_MASK;
 	u64 number = number_of(bio);
 	struct in_flight *entry;
 
-	if (!writes(op))
+	if (!writes(bio->bi_opf & OP_MASK))
 		return 0;
-	entry = find_in_flight(number);
+	entry = find_in(bucket_of(number), number);
 	if (!entry)
-		return bio_unmatched(bio, op, copy);
-	if (!(entry->key & DONE)) {
-		mark_kept(entry, copy);
-		*(volatile u64 *)&entry->key = number | DONE;
-	}
-	if (copy == LAST)
-		forget(number);
+		return bio_complete_elsewhere(bio, copy);
+	if (!(entry->key & DONE))
+		mark_kept(entry, bio, copy);
+	*(volatile u64 *)&entry->key = copy == LAST ? 0 : number | DONE;
 	return 0;
 }
 

@@ -11,7 +11,9 @@
 
 #define NO_SLOT DISKS
 #define BUCKETS (1 << BUCKETS_LOG2)
+#define CONFLICT_LINES_LOG2 (CONFLICT_WORDS_LOG2 - 3)
 #define CONFLICT_WORDS (1 << CONFLICT_WORDS_LOG2)
+#define SHEET_WORDS (1 << SHEET_WORDS_LOG2)
 
 _Static_assert((DISKS & (DISKS - 1)) == 0, "slots are masked");
 
@@ -28,7 +30,8 @@ struct disk {
 	u32 class;
 	u32 chunk_shift; /* log2 of a chunk's sectors */
 	u32 taints;
-	u64 reserved[5];
+	u32 habits; /* what its driver does otherwise than others; a set */
+	u32 reserved[9];
 };
 
 _Static_assert(sizeof(struct disk) == 64, "one cache line a disk");
@@ -46,8 +49,28 @@ struct disk_table {
 /* A section of its own makes a map of its own, which userspace maps and pins. */
 struct disk_table table SEC(".data.table");
 
-/* One word of these is 64 chunks, respectively 64 times COARSE_CHUNKS chunks. */
-struct bitmap_map {
+/*
+ * The dirty bitmaps, in sheets: one word is 64 chunks. All sheets have one size, so that the
+ * kernel looks a word up in line; in a map of any size it would be a call, whose return is what
+ * costs.
+ */
+struct sheet_map {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, SHEET_WORDS);
+	__type(key, u32);
+	__type(value, u64);
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
+	__uint(max_entries, DISKS << SHEETS_LOG2);
+	__type(key, u32);
+	__array(values, struct sheet_map);
+} dirty SEC(".maps");
+
+/* One word of these is 64 times COARSE_CHUNKS chunks. */
+struct coarse_map {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE | BPF_F_INNER_MAP);
 	__uint(max_entries, 1);
@@ -55,50 +78,66 @@ struct bitmap_map {
 	__type(value, u64);
 };
 
-struct bitmap_maps {
+struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY_OF_MAPS);
 	__uint(max_entries, DISKS);
 	__type(key, u32);
-	__array(values, struct bitmap_map);
+	__array(values, struct coarse_map);
+} coarse SEC(".maps");
+
+/*
+ * A write that set at least one bit which was clear; see ring.h. The first entries of the ring are
+ * two cache lines of their own: one for those who write records, one for who reads them.
+ */
+union ring_entry {
+	struct {
+		u64 sector;
+		u64 at;
+		u32 sectors;
+		u32 slot_and_kind; /* slot << 8 | kind */
+		u64 turn;          /* the number of the record, from 1 on; written last */
+	} record;
+	struct {
+		u64 begun; /* records, ever */
+		u64 mask;  /* of a record's number: where it is */
+		u64 most;  /* records that may wait to be read */
+	} writers;
+	struct {
+		u64 taken; /* records, ever */
+	} reader;
 };
 
-struct bitmap_maps dirty SEC(".maps");
-struct bitmap_maps coarse SEC(".maps");
+_Static_assert(sizeof(union ring_entry) == 32, "two entries a cache line");
 
-/* A write that set at least one bit which was clear. */
-struct mark_record {
-	u64 sector;
-	u64 at;
-	u32 sectors;
-	u32 slot_and_kind; /* slot << 8 | kind */
-};
-
-_Static_assert(sizeof(struct mark_record) == 24, "no padding in the ring");
+enum { RING_WRITERS = 0, RING_READER = 2, RING_RECORDS = 4 };
 
 struct {
-	__uint(type, BPF_MAP_TYPE_RINGBUF);
-	__uint(max_entries, 1 << 20); /* set by the loader */
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(map_flags, BPF_F_MMAPABLE);
+	__uint(max_entries, RING_RECORDS); /* and records, set by the loader */
+	__type(key, u32);
+	__type(value, union ring_entry);
 } ring SEC(".maps");
 
 /*
- * What one copy of the programs met on one disk, in sectors where not said otherwise. No two
- * programs of a class write the same field, so one may interrupt another on its CPU.
+ * What the programs met on one disk, in sectors where not said otherwise. Each copy has fields of
+ * its own, so that one may interrupt another on its CPU; what every write touches comes first.
  */
 struct counters {
-	u64 written;
-	u64 discarded;
-	u64 other;
-	u64 events;    /* completions */
-	u64 ring_lost; /* records */
-	u64 issued;    /* given to the driver */
-	u64 requeued;  /* taken back from it */
-	u64 tick;      /* when `now` was taken, in ticks */
-	u64 now;       /* nanoseconds; for records of the ring */
+	u64 written[COPIES];
+	u64 events[COPIES]; /* completions */
+	u64 issued;         /* given to the driver */
+	u64 requeued;       /* taken back from it */
+	u64 discarded[COPIES];
+	u64 other[COPIES];
+	u64 ring_lost[COPIES]; /* records */
+	u64 tick[COPIES];      /* when `now` was taken, in ticks */
+	u64 now[COPIES];       /* nanoseconds; for records of the ring */
 };
 
 struct {
 	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
-	__uint(max_entries, COPIES * DISKS);
+	__uint(max_entries, DISKS);
 	__type(key, u32);
 	__type(value, struct counters);
 } counters SEC(".maps");
@@ -190,14 +229,12 @@ static __always_inline void taint(u32 slot, u32 reason)
 }
 
 /*
- * The copy's own counters on this CPU. A copy is never re-entered on its CPU, so that plain
- * additions are enough.
+ * A disk's counters on this CPU. A copy is never re-entered on its CPU, so that plain additions to
+ * its own fields are enough.
  */
-static __always_inline struct counters *counters_of(u32 slot, u32 copy)
+static __always_inline struct counters *counters_of(u32 slot)
 {
-	u32 key = copy * DISKS + slot;
-
-	return bpf_map_lookup_elem(&counters, &key);
+	return bpf_map_lookup_elem(&counters, &slot);
 }
 
 #endif

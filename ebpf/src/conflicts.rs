@@ -35,6 +35,10 @@ use crate::{limits::CONFLICT_WORDS_LOG2, mapped::Mapped, sys};
 const CURRENT: usize = 0;
 const OVERFLOW: usize = 1;
 const SPILLED: usize = 3;
+#[cfg(feature = "mutants")]
+const SUMMARY: usize = 4;
+#[cfg(feature = "mutants")]
+const SUMMARY_DELAY: usize = 5;
 const HALVES: usize = 8;
 const HALF_WORDS: usize = 1 << CONFLICT_WORDS_LOG2;
 const WORDS: usize = HALVES + 2 * HALF_WORDS;
@@ -117,6 +121,20 @@ impl ConflictTable {
         self.programs.iter().map(misses).sum()
     }
 
+    /// Takes the summary that the programs keep by mistake (`bpf/mutant.h`): which chunks may be
+    /// dirty, by the last six bits of their numbers.
+    #[cfg(feature = "mutants")]
+    pub fn take_summary(&self) -> u64 {
+        self.map.words()[SUMMARY].swap(0, SeqCst)
+    }
+
+    /// Has the programs set some of the summary's bits so much later than those of the bitmaps.
+    #[cfg(feature = "mutants")]
+    pub fn delay_summary(&self, by: std::time::Duration) {
+        let delay = u64::try_from(by.as_nanos()).unwrap_or(u64::MAX);
+        self.map.words()[SUMMARY_DELAY].store(delay, SeqCst);
+    }
+
     fn half(&self, half: usize) -> &[AtomicU64] {
         &self.map.words()[HALVES + half * HALF_WORDS..][..HALF_WORDS]
     }
@@ -150,10 +168,13 @@ struct Place {
 
 impl Place {
     fn of(slot: Slot, index: u64) -> Self {
-        let hash = (u64::from(slot.0) << 32 ^ index).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let (word, rest) = (hash >> (64 - CONFLICT_WORDS_LOG2), hash << CONFLICT_WORDS_LOG2);
+        const LINES_LOG2: u32 = CONFLICT_WORDS_LOG2 - 3;
+        let eight = index / 8;
+        let hash = (u64::from(slot.0) << 32 ^ eight).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let (line, rest) = (hash >> (64 - LINES_LOG2), hash << LINES_LOG2);
+        let within = (index + (rest << 6 >> 61)) % 8;
         Self {
-            word: usize::try_from(word).expect("a few bits"),
+            word: usize::try_from(line * 8 + within).expect("a few bits"),
             turn: u32::try_from(rest >> 58).expect("6 bits"),
         }
     }

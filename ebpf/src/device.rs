@@ -19,6 +19,8 @@ pub use refusal::Untrackable;
 
 use sysfs::Attributes;
 
+use crate::limits;
+
 /// A device number, as `major:minor`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct DeviceNumber {
@@ -217,6 +219,22 @@ pub fn whole_disks() -> io::Result<Vec<String>> {
 pub(crate) fn writes_in_flight(number: DeviceNumber) -> Option<u64> {
     let reads_and_writes = Attributes::at(sysfs::directory(number)).text("inflight").ok()?;
     reads_and_writes.split_whitespace().nth(1)?.parse().ok()
+}
+
+/// The habits of a disk's driver, as the programs know them.
+///
+/// NVMe has commands without data that write (write zeroes, write uncorrectable), and hardly others.
+/// SCSI has some, but many more that only ask, and that monitors send all the time.
+pub(crate) fn habits(number: DeviceNumber) -> u32 {
+    let Ok(attributes) = Attributes::of_whole_disk(number) else { return 0 };
+    let name = attributes.device_name();
+    if name.starts_with("nvme") {
+        limits::BARE_COMMANDS_WRITE
+    } else if name.starts_with("md") {
+        limits::TURNS_AWAY_UNCOUNTED
+    } else {
+        0
+    }
 }
 
 fn describe(attributes: &Attributes) -> io::Result<Device> {

@@ -15,6 +15,7 @@ use crate::{
     device::{DeviceNumber, DiskClass},
     harvest::{Bitmaps, coarse_words_of, words_of},
     in_flight::{InFlightTable, Listed},
+    limits::{SHEET_WORDS_LOG2, SHEETS_LOG2},
     load::create_array,
     mapped::Mapped,
     meta::{self, Baseline, Meta},
@@ -82,6 +83,12 @@ impl TrackedDisk {
     /// read from the disk show every write whose bit was handed out.
     pub fn harvest(&self, out: &mut dyn FnMut(u64, u64)) {
         self.bitmaps().harvest(out);
+    }
+
+    /// The same for chunks that a summary names by the last six bits of their numbers.
+    #[cfg(feature = "mutants")]
+    pub fn harvest_summarized(&self, summary: u64, out: &mut dyn FnMut(u64, u64)) {
+        self.bitmaps().harvest_of(summary, out);
     }
 
     /// The pending words that are not zero, in order, as [`Self::harvest`] numbers them.
@@ -178,7 +185,8 @@ impl TrackedDisk {
     fn bitmaps(&self) -> Bitmaps<'_> {
         let maps = &self.0.maps;
         Bitmaps {
-            dirty: maps.dirty.words(),
+            // The last sheet has words that no chunk belongs to.
+            dirty: &maps.dirty.words()[..maps.pending.words().len()],
             coarse: maps.coarse.words(),
             pending: maps.pending.words(),
             chunks: self.0.spec.geometry.chunks(),
@@ -197,7 +205,8 @@ pub(crate) struct DiskMaps {
 
 /// The maps that the programs write, by descriptor.
 pub(crate) struct KernelMaps {
-    pub(crate) dirty: MapHandle,
+    /// The sheets of the dirty bitmap, in order.
+    pub(crate) dirty: Vec<MapHandle>,
     pub(crate) coarse: MapHandle,
 }
 
@@ -229,20 +238,31 @@ pub enum DiskMapError {
 }
 
 /// Most words in a bitmap: 1 GiB of bits.
-pub(crate) const WORDS_MAX: u64 = 1 << 27;
+pub(crate) const WORDS_MAX: u64 = 1 << (SHEET_WORDS_LOG2 + SHEETS_LOG2);
+
+const SHEET_WORDS: u64 = 1 << SHEET_WORDS_LOG2;
+
+/// How many sheets a dirty bitmap of `chunks` chunks has.
+pub(crate) fn sheets_of(chunks: u64) -> u32 {
+    let sheets = words_of(chunks).div_ceil(SHEET_WORDS);
+    u32::try_from(sheets).expect("at most WORDS_MAX words, which the caller checked")
+}
 
 impl DiskMaps {
     /// Makes the maps of a disk in its directory. The record is pinned last.
     pub(crate) fn create(at: &Path, spec: &DiskSpec) -> Result<(Self, KernelMaps), DiskMapError> {
         let chunks = spec.geometry.chunks();
-        let inner = libbpf_sys::BPF_F_MMAPABLE | libbpf_sys::BPF_F_INNER_MAP;
-        let mut dirty = create(at, "dirty", words_of(chunks), inner)?;
-        let mut coarse = create(at, "coarse", coarse_words_of(chunks), inner)?;
+        let of_any_size = libbpf_sys::BPF_F_MMAPABLE | libbpf_sys::BPF_F_INNER_MAP;
+        let sheet = |_| create(at, "dirty", SHEET_WORDS, libbpf_sys::BPF_F_MMAPABLE);
+        let mut dirty = (0..sheets_of(chunks)).map(sheet).collect::<Result<Vec<_>, _>>()?;
+        let mut coarse = create(at, "coarse", coarse_words_of(chunks), of_any_size)?;
         let mut pending = create(at, "pending", words_of(chunks), libbpf_sys::BPF_F_MMAPABLE)?;
         let mut meta = create(at, "meta", u64::from(meta::WORDS), libbpf_sys::BPF_F_MMAPABLE)?;
         let mapped = map_meta(at, &meta)?;
         mapped.write(spec);
-        pin(at, "dirty", &mut dirty)?;
+        for (index, sheet) in (0..).zip(&mut dirty) {
+            pin(at, &sheet_name(index), sheet)?;
+        }
         pin(at, "coarse", &mut coarse)?;
         pin(at, "pending", &mut pending)?;
         pin(at, "meta", &mut meta)?;
@@ -253,12 +273,17 @@ impl DiskMaps {
     /// Opens the maps of a disk. Nothing if the directory is incomplete: its making, or its
     /// removal, was interrupted.
     pub(crate) fn open(at: &Path) -> Result<Option<(DiskSpec, Self, KernelMaps)>, DiskMapError> {
-        if !["meta", "dirty", "coarse", "pending"].iter().all(|name| at.join(name).exists()) {
+        if !["meta", "coarse", "pending"].iter().all(|name| at.join(name).exists()) {
             return Ok(None);
         }
         let meta = map_meta(at, &open(at, "meta")?)?;
         let spec = meta.read().ok_or_else(|| DiskMapError::Record { path: at.join("meta") })?;
-        let maps = KernelMaps { dirty: open(at, "dirty")?, coarse: open(at, "coarse")? };
+        let sheets: Vec<String> = (0..sheets_of(spec.geometry.chunks())).map(sheet_name).collect();
+        if !sheets.iter().all(|name| at.join(name).exists()) {
+            return Ok(None);
+        }
+        let dirty = sheets.iter().map(|name| open(at, name)).collect::<Result<_, _>>()?;
+        let maps = KernelMaps { dirty, coarse: open(at, "coarse")? };
         let pending = open(at, "pending")?;
         let mapped = Self::map(at, spec.geometry.chunks(), &maps, &pending, meta)?;
         Ok(Some((spec, mapped, maps)))
@@ -272,7 +297,8 @@ impl DiskMaps {
         meta: Meta,
     ) -> Result<Self, DiskMapError> {
         Ok(Self {
-            dirty: map(at, "dirty", &maps.dirty, words_of(chunks))?,
+            dirty: Mapped::joined(&maps.dirty, SHEET_WORDS)
+                .map_err(|source| DiskMapError::Io { path: at.join("dirty_0"), source })?,
             coarse: map(at, "coarse", &maps.coarse, coarse_words_of(chunks))?,
             pending: map(at, "pending", pending, words_of(chunks))?,
             meta,
@@ -284,6 +310,11 @@ impl DiskMaps {
 pub(crate) fn remove_pins(at: &Path) -> Result<(), crate::pins::DirectoryError> {
     remove(&at.join("meta"))?;
     remove(at)
+}
+
+/// What a sheet of the dirty bitmap is pinned as.
+fn sheet_name(index: u32) -> String {
+    format!("dirty_{index}")
 }
 
 fn create(at: &Path, name: &str, words: u64, flags: u32) -> Result<MapHandle, DiskMapError> {

@@ -36,10 +36,15 @@ impl Bitmaps<'_> {
     /// Moves all bits to pending, and hands out each word that held some: its index, and the bits
     /// that were moved. A word may come twice.
     pub(crate) fn harvest(&self, out: &mut dyn FnMut(u64, u64)) {
+        self.harvest_of(u64::MAX, out);
+    }
+
+    /// The same for some bits of each word of `dirty`.
+    pub(crate) fn harvest_of(&self, wanted: u64, out: &mut dyn FnMut(u64, u64)) {
         for (index, word) in (0..).zip(self.dirty) {
             // A bit that this load misses is in the next harvest; its write was not yet
             // acknowledged when this one began, or the load would see it.
-            let bits = word.load(Relaxed);
+            let bits = word.load(Relaxed) & wanted;
             if bits != 0 {
                 self.keep(index, bits);
                 word.fetch_and(!bits, SeqCst);

@@ -35,6 +35,7 @@ mod ring;
 mod sys;
 mod table;
 mod tracking;
+mod upgrade;
 
 pub use conflicts::ConflictTable;
 pub use counters::{Counters, ReadError};
@@ -46,3 +47,4 @@ pub use load::{LoadError, LoadOptions};
 pub use meta::Baseline;
 pub use pins::{DEFAULT_DIRECTORY, DirectoryError};
 pub use tracking::{AddDiskError, Attached, ProgramStatus, RemoveDiskError, Tracking, UnloadError};
+pub use upgrade::{Behind, UpgradeError};

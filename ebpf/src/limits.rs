@@ -4,7 +4,7 @@
 
 /// The version of everything that is pinned: map types, sizes, record shapes, meanings of bits.
 /// An agent that finds another version leaves it alone and says so.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// How many disks can be tracked at once.
 pub const DISKS: u32 = 128;
@@ -33,6 +33,12 @@ pub(crate) const COPIES: u32 = 3;
 /// a start that was skipped all the same is found when the bio completes.
 pub(crate) const COPIES_AT_START: u32 = 2;
 
+/// Base-two logarithm of the words in a sheet of a dirty bitmap: 1 MiB, the bits of 32 GiB at 4 KiB.
+pub(crate) const SHEET_WORDS_LOG2: u32 = 17;
+
+/// Base-two logarithm of the most sheets a disk can have.
+pub(crate) const SHEETS_LOG2: u32 = 10;
+
 /// The longest range that is marked chunk by chunk, in words of the bitmap.
 pub(crate) const INLINE_WORDS: u32 = 64;
 
@@ -42,6 +48,13 @@ pub(crate) const COARSE_CHUNKS: u32 = 64 * INLINE_WORDS;
 /// Words of the coarse bitmap that one range may touch. The block layer counts a range's bytes in
 /// 32 bits, so at the smallest chunk it covers 256 coarse bits: 5 words at most.
 pub(crate) const COARSE_WORDS_OF_A_RANGE: u32 = 6;
+
+/// A driver's habit: commands of its own that transfer no data may change the disk.
+pub(crate) const BARE_COMMANDS_WRITE: u32 = 1 << 0;
+
+/// A driver's habit: a bio that must not wait, and would have to, is turned away without being in the
+/// statistics. The device mapper keeps such a bio in them, md does not.
+pub(crate) const TURNS_AWAY_UNCOUNTED: u32 = 1 << 1;
 
 /// Ranges of one discard that are walked.
 pub(crate) const DISCARD_RANGES: u32 = 256;

@@ -18,13 +18,14 @@ use crate::{
     kernel::Release,
     limits::{COPIES, COPIES_AT_START, LAYOUT_VERSION},
     pins::{DirectoryError, Pins},
+    ring::RingSize,
     sys,
 };
 
-static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pinnace.o"));
+pub(crate) static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pinnace.o"));
 
 /// The maps as their pins are called, with the name that libbpf gives them.
-const MAPS: [(&str, &str); 8] = [
+pub(crate) const MAPS: [(&str, &str); 8] = [
     ("table", ".data.table"),
     ("dirty", "dirty"),
     ("coarse", "coarse"),
@@ -41,7 +42,7 @@ const KERNEL: (u32, u32) = (5, 15);
 /// Sizes that are fixed when the programs are loaded.
 #[derive(Clone, Copy, Debug)]
 pub struct LoadOptions {
-    /// The ring's length: a power of two, and a multiple of the page size.
+    /// The ring's length: a power of two. More if there are very many processors.
     pub ring: ByteLen,
     /// Buckets for writes under way to bio-based disks, of four each: 1 to 1024. They are fast, and
     /// what finds no room is spilled.
@@ -171,14 +172,12 @@ pub(crate) fn inspect(pins: &Pins) -> Result<Found, LoadError> {
 /// Loads the programs, pins all and attaches what request-based disks need.
 pub(crate) fn load(pins: &Pins, options: LoadOptions) -> Result<(), LoadError> {
     check_kernel()?;
-    let ring = u32::try_from(options.ring.0)
-        .ok()
-        .filter(|len| len.is_power_of_two() && (4096..=1 << 30).contains(len));
+    let ring = RingSize::new(options.ring, libbpf_rs::num_possible_cpus()?);
     let ring = ring.ok_or(LoadError::RingSize(options.ring))?;
     pins.clear()?;
     pins.make_directories()?;
     let mut object = ObjectBuilder::default().open_memory(OBJECT).map_err(LoadError::Object)?;
-    size(&mut object, "ring", ring)?;
+    size(&mut object, "ring", ring.entries())?;
     size(&mut object, "in_flight", options.in_flight_buckets.clamp(1, in_flight::BUCKETS))?;
     size(&mut object, "spilled", options.spilled)?;
     let object = object.load().map_err(LoadError::Object)?;
@@ -186,12 +185,17 @@ pub(crate) fn load(pins: &Pins, options: LoadOptions) -> Result<(), LoadError> {
         let map = object.maps().find(|map| map.name() == libbpf_name);
         pin(map.as_ref(), pins.map(name))?;
     }
+    let path = pins.map("ring");
+    MapHandle::from_pinned_path(&path)
+        .map_err(io::Error::other)
+        .and_then(|map| ring.prepare(&map))
+        .map_err(|source| LoadError::Pin { path, source })?;
     for name in Hook::ALL.into_iter().flat_map(Hook::programs) {
         let program = object.progs().find(|program| program.name() == name.as_str());
         pin(program.as_ref(), pins.program(&name))?;
     }
     Hook::OF_REQUESTS.into_iter().try_for_each(|hook| attach(pins, hook))?;
-    pin_version(pins)
+    pin_version_at(&pins.version())
 }
 
 fn check_kernel() -> Result<(), LoadError> {
@@ -208,15 +212,19 @@ fn check_kernel() -> Result<(), LoadError> {
 /// Attaches and pins the copies of a hook that are not yet, in order. An interrupted attachment
 /// left the first ones, so what is missing comes after them.
 pub(crate) fn attach(pins: &Pins, hook: Hook) -> Result<(), LoadError> {
-    for name in hook.programs().filter(|name| !pins.link(name).exists()) {
-        let path = pins.program(&name);
-        let program = sys::open_pin(&path).map_err(|source| LoadError::Pin { path, source })?;
-        let path = pins.link(&name);
-        sys::attach(program.as_fd())
-            .and_then(|link| sys::pin(link.as_fd(), &path))
-            .map_err(|source| LoadError::Pin { path, source })?;
-    }
-    Ok(())
+    let mut missing = hook.programs().filter(|name| !pins.link(name).exists());
+    missing.try_for_each(|name| attach_at(&pins.program(&name), &pins.link(&name)))
+}
+
+/// Attaches the program that is pinned at `program`, and pins its link.
+pub(crate) fn attach_at(program: &Path, link: &Path) -> Result<(), LoadError> {
+    let at = |path: &Path| {
+        let path = path.to_owned();
+        move |source| LoadError::Pin { path, source }
+    };
+    let program = sys::open_pin(program).map_err(at(program))?;
+    let attached = sys::attach(program.as_fd());
+    attached.and_then(|attached| sys::pin(attached.as_fd(), link)).map_err(at(link))
 }
 
 fn size(object: &mut OpenObject, name: &str, entries: u32) -> Result<(), LoadError> {
@@ -225,17 +233,32 @@ fn size(object: &mut OpenObject, name: &str, entries: u32) -> Result<(), LoadErr
     map.set_max_entries(entries).map_err(LoadError::Object)
 }
 
-fn pin(object: Option<&impl AsFd>, path: PathBuf) -> Result<(), LoadError> {
+pub(crate) fn pin(object: Option<&impl AsFd>, path: PathBuf) -> Result<(), LoadError> {
     let object = object.expect("the object is compiled with this crate and has it");
     sys::pin(object.as_fd(), &path).map_err(|source| LoadError::Pin { path, source })
 }
 
-fn pin_version(pins: &Pins) -> Result<(), LoadError> {
-    let mut map = create_array("pinnace_version", 1, 0)?;
-    let version = u64::from(LAYOUT_VERSION).to_le_bytes();
-    map.update(&0u32.to_ne_bytes(), &version, MapFlags::ANY)?;
-    map.pin(pins.version())?;
+/// Pins the layout version, and beside it which build the programs are of.
+pub(crate) fn pin_version_at(path: &Path) -> Result<(), LoadError> {
+    let mut map = create_array("pinnace_version", 2, 0)?;
+    for (key, word) in [(0u32, u64::from(LAYOUT_VERSION)), (1, build())] {
+        map.update(&key.to_ne_bytes(), &word.to_le_bytes(), MapFlags::ANY)?;
+    }
+    map.pin(path)?;
     Ok(())
+}
+
+/// A number for the programs that this crate was compiled with: a hash of theirs (FNV-1a).
+pub(crate) fn build() -> u64 {
+    OBJECT.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
+/// The same of the programs that a version was pinned with.
+pub(crate) fn build_of(version: &MapHandle) -> Option<u64> {
+    let value = version.lookup(&1u32.to_ne_bytes(), MapFlags::ANY).ok()??;
+    value.try_into().map(u64::from_le_bytes).ok()
 }
 
 /// Makes an array map of words.

@@ -1,8 +1,8 @@
 //! The directory of pins: its place on a BPF file system, its lock, and the names in it.
 //!
 //! ```text
-//! DIR/version            layout version; pinned last, removed first: without it, the rest is
-//!                        what an interrupted load or unload left
+//! DIR/version            layout version and build; pinned last, removed first: without it, the
+//!                        rest is what an interrupted load or unload left
 //! DIR/maps/NAME          table, dirty, coarse, ring, counters, conflicts, in_flight, spilled
 //! DIR/programs/NAME      rq_issue_1, rq_complete_1 and so on
 //! DIR/links/NAME         the same names; attached for as long as they exist
@@ -75,7 +75,11 @@ impl Pins {
     }
 
     pub(crate) fn version(&self) -> PathBuf {
-        self.directory.join("version")
+        self.path("version")
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
     }
 
     pub(crate) fn map(&self, name: &str) -> PathBuf {
@@ -123,7 +127,7 @@ impl Pins {
     /// Removes every pin, the version first and the links before what they use.
     pub(crate) fn clear(&self) -> Result<(), DirectoryError> {
         remove(&self.version())?;
-        ["links", "programs", "disks", "maps"]
+        ["next", "ready", "links", "programs", "disks", "maps"]
             .iter()
             .try_for_each(|name| remove(&self.directory.join(name)))
     }
@@ -150,7 +154,7 @@ pub(crate) fn remove(path: &Path) -> Result<(), DirectoryError> {
     }
 }
 
-fn make_directory(path: &Path) -> Result<(), DirectoryError> {
+pub(crate) fn make_directory(path: &Path) -> Result<(), DirectoryError> {
     let made = DirBuilder::new().mode(0o700).recursive(true).create(path);
     made.map_err(|source| DirectoryError::Io { path: path.to_owned(), source })
 }

@@ -1,7 +1,8 @@
 //! The programs' table of disks, mapped: who is tracked, where, and what they could not follow.
 //!
 //! Shape (`bpf/tables.h`): buckets of [`WAYS`] words `slot << 32 | devt`, 0 when empty; then, for
-//! each slot, eight words: sectors; devt and class; log2 of a chunk's sectors and taints.
+//! each slot, eight words: sectors; devt and class; log2 of a chunk's sectors and taints; its
+//! driver's habits.
 //!
 //! Invariant: a slot's record is complete before an entry names the slot. Adding and removing an
 //! entry is one store, so a program sees a disk or does not.
@@ -15,7 +16,7 @@ use std::{
 use blocks::{Slot, TaintSet};
 
 use crate::{
-    device::{DeviceNumber, DiskClass},
+    device::{self, DeviceNumber, DiskClass},
     disk::DiskSpec,
     limits::{BUCKETS_LOG2, DISKS, WAYS},
     mapped::Mapped,
@@ -29,6 +30,7 @@ const WORDS: usize = BUCKET_WORDS + DISKS as usize * RECORD_WORDS;
 const SECTORS: usize = 0;
 const DEVT_AND_CLASS: usize = 1;
 const SHIFT_AND_TAINTS: usize = 2;
+const HABITS: usize = 3;
 
 /// All entries that this device number could have are taken.
 #[derive(Debug)]
@@ -50,6 +52,7 @@ impl DiskTable {
         let devt = u64::from(spec.number.devt());
         self.record(slot, DEVT_AND_CLASS).store(devt | u64::from(class) << 32, SeqCst);
         self.record(slot, SHIFT_AND_TAINTS).store(u64::from(shift), SeqCst);
+        self.record(slot, HABITS).store(u64::from(device::habits(spec.number)), SeqCst);
     }
 
     /// Makes the programs find `number` in `slot`.

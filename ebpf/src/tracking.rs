@@ -20,16 +20,20 @@ use crate::{
     device::{self, DiskClass},
     disk::{
         DiskMapError, DiskMaps, DiskSpec, KernelMaps, Shared, TrackedDisk, WORDS_MAX, remove_pins,
+        sheets_of,
     },
     harvest::words_of,
     in_flight::InFlightTable,
-    limits::DISKS,
+    limits::{DISKS, SHEETS_LOG2},
     load::{self, Found, Hook, LoadError, LoadOptions},
     pins::{DirectoryError, Pins},
     ring::RingReader,
     sys,
     table::DiskTable,
+    upgrade::{self, Behind, UpgradeError},
 };
+
+mod detached;
 
 /// How the programs came to be in the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,7 +124,6 @@ pub struct Tracking {
     coarse: MapHandle,
     conflicts: Option<ConflictTable>,
     ring: RingReader,
-    ring_records: usize,
     disks: BTreeMap<Slot, TrackedDisk>,
 }
 
@@ -142,6 +145,7 @@ impl Tracking {
         options: LoadOptions,
     ) -> Result<(Self, Attached), LoadError> {
         let pins = Pins::open(directory)?;
+        upgrade::recover(&pins)?;
         if let Found::Complete = load::inspect(&pins)? {
             let mut tracking = Self::open(pins)?;
             if tracking.take_up_disks()? {
@@ -169,6 +173,8 @@ impl Tracking {
         let table = DiskTable::new(&table)
             .map_err(|source| LoadError::Pin { path: pins.map("table"), source })?;
         let ring = map("ring")?;
+        let ring = RingReader::new(&ring, ring.max_entries())
+            .map_err(|source| LoadError::Pin { path: pins.map("ring"), source })?;
         Ok(Self {
             conflicts: Some(open_conflicts(&pins)?),
             shared: Arc::new(Shared {
@@ -178,12 +184,33 @@ impl Tracking {
             }),
             dirty: map("dirty")?,
             coarse: map("coarse")?,
-            ring: RingReader::new(&ring)?,
-            // A record takes 32 bytes with its header.
-            ring_records: (ring.max_entries() / 32) as usize,
+            ring,
             disks: BTreeMap::new(),
             pins,
         })
+    }
+
+    /// Whether the programs in the kernel are those that this process would load.
+    pub fn is_current(&self) -> bool {
+        upgrade::is_current(&self.pins)
+    }
+
+    /// Puts the programs of this build in the place of those in the kernel, without a moment in which
+    /// a write is not marked. Under load this may take about a second.
+    ///
+    /// Counters of the disks begin anew, [`Behind`] what they were. Handles on disks and on the
+    /// conflict table that were taken before must no longer be used.
+    ///
+    /// # Errors
+    /// The old programs go on then, and are found by [`Self::open_or_load`]; or the new ones do, if
+    /// what failed came after they were all attached.
+    pub fn upgrade(self) -> Result<(Self, Behind), UpgradeError> {
+        let disks: Vec<TrackedDisk> = self.disks().cloned().collect();
+        let Self { pins, .. } = self;
+        let behind = upgrade::upgrade(&pins, &disks)?;
+        let mut upgraded = Self::open(pins)?;
+        upgraded.take_up_disks()?;
+        Ok((upgraded, behind))
     }
 
     /// Starts tracking a disk. Its bitmap is live when this returns: every write acknowledged from
@@ -235,7 +262,7 @@ impl Tracking {
     /// Hands out the marks that came since the last call, and returns how many. Marks of disks
     /// removed meanwhile may be among them.
     pub fn poll_ring(&mut self, out: &mut dyn FnMut(Mark)) -> usize {
-        self.ring.poll(self.ring_records, out)
+        self.ring.poll(out)
     }
 
     /// The conflict table of all disks, to one taker: nothing the second time.
@@ -303,9 +330,10 @@ impl Tracking {
         let Some((spec, maps, kernel)) = DiskMaps::open(&self.pins.disk(slot))? else {
             return Ok(None);
         };
-        let live = self.shared.table.is_published(spec.number, slot)
-            && is_inner(&self.dirty, slot, &kernel.dirty)?
-            && is_inner(&self.coarse, slot, &kernel.coarse)?;
+        let mut live = self.shared.table.is_published(spec.number, slot);
+        for (outer, key, inner) in self.places(slot, &kernel) {
+            live = live && is_inner(outer, key, inner)?;
+        }
         let shared = Arc::clone(&self.shared);
         Ok(live.then(|| TrackedDisk::new(slot, spec, shared, maps)))
     }
@@ -346,11 +374,22 @@ impl Tracking {
         Ok(maps)
     }
 
+    /// Where the programs look for each map of a disk: an outer map, and the key in it.
+    fn places<'a>(
+        &'a self,
+        slot: Slot,
+        kernel: &'a KernelMaps,
+    ) -> impl Iterator<Item = (&'a MapHandle, u32, &'a MapHandle)> {
+        let sheets = (0..).zip(&kernel.dirty);
+        let sheets = sheets.map(move |(i, map)| (&self.dirty, sheet_key(slot, i), map));
+        sheets.chain([(&self.coarse, slot.0, &kernel.coarse)])
+    }
+
     /// Lets the programs find the bitmaps.
     fn install(&self, slot: Slot, kernel: &KernelMaps) -> libbpf_rs::Result<()> {
-        for (outer, inner) in [(&self.dirty, &kernel.dirty), (&self.coarse, &kernel.coarse)] {
+        for (outer, key, inner) in self.places(slot, kernel) {
             let descriptor = std::os::fd::AsRawFd::as_raw_fd(&inner.as_fd());
-            outer.update(&slot.0.to_ne_bytes(), &descriptor.to_ne_bytes(), MapFlags::ANY)?;
+            outer.update(&key.to_ne_bytes(), &descriptor.to_ne_bytes(), MapFlags::ANY)?;
         }
         Ok(())
     }
@@ -358,9 +397,11 @@ impl Tracking {
     /// Undoes [`Self::start`], from any point of it. The disk must not be in `self.disks`.
     fn stop(&self, slot: Slot, spec: &DiskSpec) -> Result<(), RemoveDiskError> {
         self.shared.table.withdraw(spec.number, slot);
-        for outer in [&self.dirty, &self.coarse] {
+        let sheets = 0..sheets_of(spec.geometry.chunks());
+        let sheets = sheets.map(|index| (&self.dirty, sheet_key(slot, index)));
+        for (outer, key) in sheets.chain([(&self.coarse, slot.0)]) {
             // Returns after every program that may still use the map has ended.
-            match outer.delete(&slot.0.to_ne_bytes()) {
+            match outer.delete(&key.to_ne_bytes()) {
                 Err(error) if error.kind() != libbpf_rs::ErrorKind::NotFound => Err(error)?,
                 _ => {}
             }
@@ -404,9 +445,14 @@ fn open_conflicts(pins: &Pins) -> Result<ConflictTable, LoadError> {
         .map_err(|source| LoadError::Pin { path, source })
 }
 
-/// Whether the programs find `inner` in `slot` of `outer`.
-fn is_inner(outer: &MapHandle, slot: Slot, inner: &MapHandle) -> Result<bool, OpenDiskError> {
-    let found = outer.lookup(&slot.0.to_ne_bytes(), MapFlags::ANY)?;
+/// Under which key the programs look for a sheet of a dirty bitmap.
+fn sheet_key(slot: Slot, index: u32) -> u32 {
+    slot.0 << SHEETS_LOG2 | index
+}
+
+/// Whether the programs find `inner` under `key` in `outer`.
+fn is_inner(outer: &MapHandle, key: u32, inner: &MapHandle) -> Result<bool, OpenDiskError> {
+    let found = outer.lookup(&key.to_ne_bytes(), MapFlags::ANY)?;
     let id = sys::map_id(inner.as_fd())?;
     Ok(found.is_some_and(|found| found == id.to_ne_bytes()))
 }

@@ -10,7 +10,7 @@ use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use serde::{Serialize, de::DeserializeOwned};
@@ -52,6 +52,9 @@ fn unreachable(socket: &Path, error: &std::io::Error) -> Failure {
     Failure::new(Exit::Unreachable, message)
 }
 
+/// How long a socket may seem to be in use after its daemon has died.
+const LET_GO: Duration = Duration::from_secs(1);
+
 /// A listening admin socket. The file goes when this is dropped.
 pub(crate) struct Server {
     listener: UnixListener,
@@ -65,7 +68,14 @@ impl Server {
         if let Some(dir) = path.parent() {
             fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
         }
-        if UnixStream::connect(path).is_ok() {
+        // A daemon that was killed just as it started a program of another kind leaves its socket to
+        // that for a moment.
+        let deadline = Instant::now() + LET_GO;
+        while UnixStream::connect(path).is_ok() {
+            if Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(20));
+                continue;
+            }
             let message = format!("another daemon already listens at {}", path.display());
             return Err(Failure::new(Exit::WrongState, message).into());
         }

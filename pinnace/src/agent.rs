@@ -8,6 +8,7 @@
 //! ```
 
 mod clock;
+mod content;
 mod core;
 mod cutter;
 mod disk;
@@ -18,14 +19,18 @@ mod hooks;
 mod link;
 pub(crate) mod own_store;
 mod points;
+mod probe;
 mod protect;
 mod recorded;
+mod resync;
 mod run;
-mod shared;
 mod state;
 mod status;
+mod trouble;
+mod verify;
 
 pub(crate) use doctor::{Finding, Grade, examine};
 pub(crate) use enroll::enroll;
 pub(crate) use freeze::guard as freeze_guard;
+pub(crate) use resync::{Difference, Estimate};
 pub(crate) use run::run;

@@ -13,8 +13,10 @@ mod agent;
 mod disks;
 mod output;
 mod point;
+mod resync;
 mod status;
 mod target;
+mod verify;
 
 /// Keeps a second copy of this machine's disks, seconds behind the first.
 #[derive(Parser)]
@@ -70,8 +72,12 @@ enum Command {
     Unprotect(disks::Unprotect),
     /// Stop shipping for a while; tracking goes on
     Pause(disks::Which),
-    /// Ship again after a pause
+    /// Ship again after a pause, and try again at once what failed or was refused
     Resume(disks::Which),
+    /// Compare a disk with its replica and send what differs, or decide between the two
+    Resync(resync::Resync),
+    /// Hold a disk against its replica while both are at work
+    Verify(verify::Verify),
     /// What is protected, and what could be
     #[command(subcommand)]
     Disk(disks::DiskCommand),
@@ -155,6 +161,8 @@ pub(crate) fn execute(cli: &Cli) -> Result<()> {
         Command::Unprotect(unprotect) => disks::unprotect(global, unprotect),
         Command::Pause(which) => disks::pause(global, which),
         Command::Resume(which) => disks::resume(global, which),
+        Command::Resync(resync) => resync::execute(global, resync),
+        Command::Verify(verify) => verify::execute(global, verify),
         Command::Disk(command) => disks::execute(global, command),
         Command::Status(args) => status::execute(global, *args),
         Command::Config(ConfigCommand::Check { role }) => check_config(global, *role),

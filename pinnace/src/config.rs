@@ -11,11 +11,13 @@ use serde::de::DeserializeOwned;
 mod agent;
 mod amount;
 mod policy;
+mod resync;
 mod target;
 
 pub(crate) use agent::AgentConfig;
 pub(crate) use amount::{Bytes, Interval};
 pub(crate) use policy::{Hooks, Policy};
+pub(crate) use resync::{ResyncConfig, VerifyConfig};
 pub(crate) use target::{RetentionConfig, TargetConfig};
 
 /// A layer of settings: every key may be absent, and another layer may be laid over it.
@@ -122,7 +124,7 @@ mod tests {
         let config = AgentConfig::load(&path, Required::Yes).unwrap();
         assert_eq!(config.interval.as_secs(), 1);
         assert_eq!(config.buffer_pool.0, 64 << 20);
-        assert_eq!(config.policy.point_interval.as_secs(), 7);
+        assert_eq!(config.policy.points.point_every.duration().as_secs(), 7);
         assert_eq!(config.policy.freeze, tracker::cut::Freeze::Never, "a table is laid over too");
     }
 
@@ -151,6 +153,18 @@ mod tests {
             let error = format!("{:#}", load().unwrap_err());
             assert!(error.contains(line) && error.contains(allowed), "{error}");
         }
+    }
+
+    #[test]
+    fn the_cache_of_a_view_is_what_is_set_or_the_default() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("target.toml");
+        let cache = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            TargetConfig::load(&path, Required::Yes).unwrap().view_cache
+        };
+        assert_eq!(cache(""), replica::VIEW_CACHE_DEFAULT);
+        assert_eq!(cache("view_cache = \"16 MiB\"\n"), blocks::ByteLen(16 << 20));
     }
 
     #[test]

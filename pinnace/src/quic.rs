@@ -1,6 +1,7 @@
 //! The QUIC settings that both ends share.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +11,11 @@ use quinn::{
     Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig, ServerConfig, TokioRuntime,
     TransportConfig, VarInt,
 };
+use quinn_proto::HashedConnectionIdGenerator;
+use zeroize::Zeroizing;
+
+use crate::identity::random_bytes;
+use crate::pki::write_private;
 
 /// A path that is silent for this long is lost.
 const IDLE: Duration = Duration::from_secs(10);
@@ -49,15 +55,61 @@ pub(crate) fn client_endpoint(peer: SocketAddr) -> Result<Endpoint> {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
         SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
     };
-    endpoint(local, None).context("opening a UDP socket")
+    endpoint(local, EndpointConfig::default(), None).context("opening a UDP socket")
 }
 
 /// An endpoint that takes connections at `listen`.
-pub(crate) fn server_endpoint(server: ServerConfig, listen: SocketAddr) -> Result<Endpoint> {
-    endpoint(listen, Some(server)).with_context(|| format!("listening at UDP {listen}"))
+pub(crate) fn server_endpoint(
+    server: ServerConfig,
+    listen: SocketAddr,
+    key: &ResetKey,
+) -> Result<Endpoint> {
+    endpoint(listen, key.config(), Some(server))
+        .with_context(|| format!("listening at UDP {listen}"))
 }
 
-fn endpoint(local: SocketAddr, server: Option<ServerConfig>) -> Result<Endpoint> {
+/// What lets a target that was restarted tell agents that their connections are no more: the keys
+/// of its stateless resets and of its connection identifiers, the same in each of its lives.
+pub(crate) struct ResetKey(Zeroizing<[u8; Self::LEN]>);
+
+impl ResetKey {
+    const RESETS: usize = 64;
+    const LEN: usize = Self::RESETS + 8;
+
+    /// Reads the key at `path`; the first time, makes one.
+    pub(crate) fn read(path: &Path) -> Result<Self> {
+        let reading = || format!("reading {}", path.display());
+        match std::fs::read(path).map(Zeroizing::new) {
+            Ok(bytes) => {
+                let key = bytes.as_slice().try_into().context("not a key of 72 bytes");
+                Ok(Self(Zeroizing::new(key.with_context(reading)?)))
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                let key = Self(Zeroizing::new(random_bytes()?));
+                write_private(path, key.0.as_slice())?;
+                Ok(key)
+            }
+            Err(error) => Err(error).with_context(reading),
+        }
+    }
+
+    fn config(&self) -> EndpointConfig {
+        let (resets, identifiers) = self.0.split_at(Self::RESETS);
+        let identifiers = identifiers.try_into().expect("eight bytes are left");
+        let identifiers = u64::from_le_bytes(identifiers);
+        let resets = ring::hmac::Key::new(ring::hmac::HMAC_SHA256, resets);
+        let mut config = EndpointConfig::new(Arc::new(resets));
+        // A packet whose identifier is none of ours is not answered; hence the same key for them.
+        config.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(identifiers)));
+        config
+    }
+}
+
+fn endpoint(
+    local: SocketAddr,
+    mut config: EndpointConfig,
+    server: Option<ServerConfig>,
+) -> Result<Endpoint> {
     let socket = UdpSocket::bind(local)?;
     // Past the system's limit where the privilege is there, else up to it: slower is no error.
     if setsockopt(&socket, sockopt::RcvBufForce, &SOCKET_BUFFER).is_err() {
@@ -66,7 +118,6 @@ fn endpoint(local: SocketAddr, server: Option<ServerConfig>) -> Result<Endpoint>
     if setsockopt(&socket, sockopt::SndBufForce, &SOCKET_BUFFER).is_err() {
         let _ = setsockopt(&socket, sockopt::SndBuf, &SOCKET_BUFFER);
     }
-    let mut config = EndpointConfig::default();
     config.max_udp_payload_size(DATAGRAM_MAX).context("the largest datagram")?;
     Ok(Endpoint::new(config, server, socket, Arc::new(TokioRuntime))?)
 }

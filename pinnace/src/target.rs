@@ -16,6 +16,7 @@ mod layout;
 mod machines;
 mod opening;
 mod points;
+mod promotion;
 mod requests;
 mod retention;
 mod run;

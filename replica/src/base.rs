@@ -148,6 +148,11 @@ impl Base {
         Ok(self)
     }
 
+    /// Whether this process made it, so that it is zeroes wherever nobody has written since.
+    pub(crate) fn is_fresh(&self) -> bool {
+        matches!(self.history, History::Fresh { .. })
+    }
+
     /// Its path for the operating system.
     pub(crate) fn path(&self) -> &Path {
         self.file.path()
@@ -168,14 +173,15 @@ impl Base {
         result
     }
 
-    /// Makes an extent that lies within the disk read as zeroes.
-    pub(crate) fn zero(&self, extent: Extent) -> Result<(), StorageError> {
+    /// Makes an extent that lies within the disk read as zeroes; says whether it may have read as
+    /// anything else.
+    pub(crate) fn zero(&self, extent: Extent) -> Result<bool, StorageError> {
         if self.is_untouched(self.geometry.chunks_of(extent)) {
-            return Ok(());
+            return Ok(false);
         }
         let result = self.file.zero_range(extent.start.bytes(), extent.len().0);
         self.synced.store(false, Ordering::Release);
-        result
+        result.map(|()| true)
     }
 
     /// The file, for whoever reads it.
@@ -230,16 +236,18 @@ fn open_recorded(
 
 #[cfg(test)]
 mod tests {
-    use blocks::{ChunkSize, Epoch, Generation, MachineId, Sector};
+    use blocks::{ChunkSize, Epoch, Generation, Lineage, MachineId, Sector, Tickets};
     use storage::{FaultyStorage, create_dirs};
 
     use super::*;
-    use crate::catalog::{DiskState, Marks};
+    use crate::catalog::{DiskState, Marks, ReplicaRole};
 
     fn empty_disk() -> Record {
         Record {
             disk: DiskId([1; 16]),
-            generation: Generation([2; 16]),
+            lineage: Lineage::begin(Generation([2; 16])),
+            role: ReplicaRole::Follower,
+            tickets: Tickets::default(),
             machine: MachineId([3; 16]),
             geometry: Geometry::new(128, 512, ChunkSize::DEFAULT).unwrap(),
             base: BaseKind::File,
@@ -247,6 +255,7 @@ mod tests {
             folded: Epoch::NONE,
             name: String::new(),
             base_point: None,
+            hashed: 0,
             marks: Marks::default(),
         }
     }

@@ -4,18 +4,24 @@
 //! Invariants of a record:
 //! - `folded <= last_durable`; the deltas in between are files, chained by what they follow.
 //! - `Completeness::Empty` exactly while `last_durable` is 0.
+//! - no line of history was left after `last_durable`.
+//! - `hashed` is at most the number of the disk's leaves.
 //! - `confirmed <= last_durable`, and `folded <= pin <= last_durable` for every pin.
 
 mod format;
 mod marks;
 
-use blocks::{DiskId, Epoch, Generation, Geometry, MachineId, PointRecord};
+use blocks::{DiskId, Epoch, Generation, Geometry, Lineage, MachineId, PointRecord, Tickets};
 use storage::{SlotError, SlotFile, SlotTag, Storage};
 
 pub(crate) use marks::Marks;
 pub use marks::{PINS_MAX, PointStatus};
 
-use crate::{error::FailureClass, layout::DiskPaths};
+use crate::{
+    error::FailureClass,
+    layout::DiskPaths,
+    leaves::{LeafIndex, leaves_of},
+};
 
 const TAG: SlotTag = SlotTag(*b"PINDISK\0");
 const VERSION: u16 = 2;
@@ -44,6 +50,15 @@ pub struct DiskState {
     pub completeness: Completeness,
 }
 
+/// What a replica is to its source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ReplicaRole {
+    /// It follows.
+    Follower,
+    /// It was promoted: it is a disk of its own, and takes nothing from its source.
+    Promoted,
+}
+
 /// Where the base of a disk is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BaseKind {
@@ -57,7 +72,10 @@ pub enum BaseKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) disk: DiskId,
-    pub(crate) generation: Generation,
+    /// The lines of history that its content went through, discarded ones too.
+    pub(crate) lineage: Lineage,
+    pub(crate) role: ReplicaRole,
+    pub(crate) tickets: Tickets,
     pub(crate) machine: MachineId,
     pub(crate) geometry: Geometry,
     pub(crate) base: BaseKind,
@@ -67,6 +85,8 @@ pub(crate) struct Record {
     pub(crate) name: String,
     /// The point that the base holds, if it holds one.
     pub(crate) base_point: Option<PointRecord>,
+    /// The hashes of so many leaves of the base are kept, from the first on.
+    pub(crate) hashed: LeafIndex,
     pub(crate) marks: Marks,
 }
 
@@ -158,14 +178,29 @@ impl Catalog {
 }
 
 impl Record {
+    /// The line of history that it is in.
+    pub(crate) fn generation(&self) -> Generation {
+        self.lineage.current()
+    }
+
     /// The invariants of the module's head.
     fn check(self) -> Result<Self, RecordError> {
+        if self.state.last_durable > Epoch::MAX {
+            return Err(RecordError::Field("last durable epoch"));
+        }
         if self.folded > self.state.last_durable {
             return Err(RecordError::Field("folded epoch"));
         }
         let is_empty = self.state.completeness == Completeness::Empty;
         if is_empty != (self.state.last_durable == Epoch::NONE) {
             return Err(RecordError::Field("last durable epoch"));
+        }
+        let left = self.lineage.past().first().map(|line| line.through);
+        if left > Some(self.state.last_durable) {
+            return Err(RecordError::Field("lines of history"));
+        }
+        if self.hashed > leaves_of(self.geometry) {
+            return Err(RecordError::Field("number of hashes"));
         }
         let (first, last) = (self.marks.pins().first(), self.marks.pins().last());
         let held = first.is_none_or(|pin| *pin >= self.folded)

@@ -3,10 +3,15 @@
 use std::sync::Arc;
 
 use blocks::Geometry;
+use bytes::BytesMut;
 use storage::StorageError;
 use wire::{CheckedFrame, Codec, Content, OpenError, Opener, frame::DATA_LEN_MAX};
 
-use crate::{base::Base, error::FailureClass};
+use crate::{
+    base::Base,
+    error::FailureClass,
+    leaves::{LeafTable, Written},
+};
 
 /// What every frame of a disk is taken in with.
 #[derive(Debug)]
@@ -14,6 +19,8 @@ pub(crate) struct FrameTaker {
     pub(crate) opener: Arc<Opener>,
     pub(crate) geometry: Geometry,
     pub(crate) base: Base,
+    /// The hashes of the base's leaves.
+    pub(crate) leaves: LeafTable,
 }
 
 /// What is done with a frame once it is decoded.
@@ -27,6 +34,8 @@ pub(crate) enum Treatment {
 
 /// The buffers of one worker.
 pub(crate) struct Scratch {
+    /// For the frame as it lies in a file.
+    pub(crate) sealed: BytesMut,
     coded: Vec<u8>,
     plain: Vec<u8>,
     zstd: zstd::bulk::Decompressor<'static>,
@@ -71,7 +80,8 @@ impl std::fmt::Debug for Scratch {
 
 impl Scratch {
     pub(crate) fn new() -> Self {
-        Self { coded: Vec::new(), plain: Vec::new(), zstd: zstd::bulk::Decompressor::default() }
+        let (coded, plain) = (Vec::new(), Vec::new());
+        Self { sealed: BytesMut::new(), coded, plain, zstd: zstd::bulk::Decompressor::default() }
     }
 }
 
@@ -98,16 +108,28 @@ impl FrameTaker {
         }
     }
 
+    /// Makes durable what was applied, with the hashes of all leaves it touched.
+    pub(crate) fn sync(&self) -> Result<(), StorageError> {
+        self.leaves.settle(&self.base)?;
+        self.base.sync()?;
+        self.leaves.sync_if_needed()
+    }
+
     fn apply(&self, frame: &CheckedFrame, data: &[u8]) -> Result<(), ContentError> {
         let mut rest = data;
         for extent in frame.extents() {
             match extent.content {
-                Content::Zeroes => self.base.zero(extent.extent())?,
+                Content::Zeroes => {
+                    if self.base.zero(extent.extent())? {
+                        self.leaves.note(extent.extent(), Written::Zeroes)?;
+                    }
+                }
                 Content::Data => {
                     let len = usize::try_from(extent.data_len()).ok();
                     let content = len.and_then(|len| rest.split_off(..len));
                     let content = content.expect("a checked frame's extents add up to its data");
                     self.base.write(extent.extent(), content)?;
+                    self.leaves.note(extent.extent(), Written::Data(content))?;
                 }
             }
         }

@@ -13,7 +13,7 @@
 //! change is refused until the disk is opened again.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
 };
@@ -31,6 +31,7 @@ use crate::{
     error::FailureClass,
     fold::FoldError,
     layout::DiskPaths,
+    leaves::LeafIndex,
     points::{DiskPoints, Registry},
     scrub::Damage,
     workers::Workers,
@@ -73,6 +74,8 @@ pub(crate) struct Books {
     pub(crate) receiving: Vec<EpochLink>,
     /// The seed that is being written to the base.
     pub(crate) seeding: Option<Epoch>,
+    /// The first leaf that each seed has written to, of seeds that are not committed.
+    pub(crate) seeded_from: BTreeMap<Epoch, LeafIndex>,
     pub(crate) health: Health,
 }
 
@@ -293,6 +296,11 @@ impl Books {
         let base = point(record.folded, record.base_point, ByteLen(0));
         let deltas = self.pending.iter().map(|d| point(d.link.epoch, d.point, d.len));
         base.into_iter().chain(deltas.flatten()).collect()
+    }
+
+    /// How many hashes of leaves may be relied on after a crash, if so many are true now.
+    pub(crate) fn hashed(&self, known: LeafIndex) -> LeafIndex {
+        self.seeded_from.values().copied().fold(known, LeafIndex::min)
     }
 
     fn check_new(&self, link: EpochLink) -> Result<(), BeginError> {

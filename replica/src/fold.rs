@@ -106,13 +106,14 @@ impl DiskShared {
         let epoch = oldest.link.epoch;
         self.apply_delta(epoch)?;
         if !Mutant::FoldNotSynced.is_on() {
-            self.taker.base.sync().inspect_err(|error| self.note_failure(error))?;
+            self.taker.sync().inspect_err(|error| self.note_failure(error))?;
         }
 
         let mut books = self.books();
         books.check_health()?;
-        let mut record =
-            Record { folded: epoch, base_point: oldest.point, ..books.catalog.record().clone() };
+        let record = books.catalog.record().clone();
+        let hashed = books.hashed(self.taker.leaves.known());
+        let mut record = Record { folded: epoch, base_point: oldest.point, hashed, ..record };
         record.marks.forget_before(epoch);
         books.flip(record)?;
         books.pending.retain(|pending| pending.link.epoch != epoch);

@@ -10,7 +10,7 @@
 
 use std::sync::Arc;
 
-use blocks::{DiskId, Epoch, EpochKind, Generation};
+use blocks::{DiskId, Epoch, EpochKind, Extent, Generation};
 use storage::{Failure, StorageError};
 use wire::{CheckedFrame, EpochChain, EpochEnd, EpochLink, OpenError, frame::ChainError};
 
@@ -20,8 +20,9 @@ use crate::{
     claim::Claim,
     content::{ContentError, Treatment},
     delta::{DeltaName, EXTENTS_PER_EPOCH_MAX, FRAMES_PER_EPOCH_MAX, PartWriter, link_of},
-    disk::{DiskShared, Pending},
+    disk::{Books, DiskShared, Pending},
     error::FailureClass,
+    leaves::{self, LeafIndex},
     retain::Relief,
     workers::Batch,
 };
@@ -37,6 +38,8 @@ pub struct Incoming {
     batch: Arc<Batch>,
     chain: Option<EpochChain>,
     frames: u64,
+    /// Where a seed has written to the base.
+    seeded: Seeded,
     end: Option<CheckedFrame>,
     outcome: Outcome,
 }
@@ -47,6 +50,15 @@ enum Route {
     Straight,
     /// To a file, which becomes a delta.
     Journal(PartWriter),
+}
+
+/// Where a seed has written.
+#[derive(Clone, Copy, Debug, Default)]
+struct Seeded {
+    /// The first run of extents that join. A segment of a pass is a single one.
+    run: Option<Extent>,
+    /// The leaf after the last.
+    end: LeafIndex,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -182,6 +194,7 @@ impl Incoming {
             batch: Batch::new(treatment),
             chain: None,
             frames: 0,
+            seeded: Seeded::default(),
             end: None,
             outcome: Outcome::Open,
         }
@@ -229,11 +242,12 @@ impl Incoming {
         if self.batch.has_failed() {
             self.batch.wait()?;
         }
-        if let Route::Journal(writer) = &mut self.route {
-            if !writer.has_room(&frame) {
+        match &mut self.route {
+            Route::Journal(writer) if !writer.has_room(&frame) => {
                 return Err(IncomingError::TooManyExtents);
             }
-            writer.append(&frame)?;
+            Route::Journal(writer) => writer.append(&frame)?,
+            Route::Straight => self.leave_hashes(&frame)?,
         }
         if frame.header().is_end() {
             self.end = Some(frame);
@@ -257,9 +271,13 @@ impl Incoming {
         let end = self.verify_end()?;
         let len = match &mut self.route {
             Route::Straight => {
+                let taker = &self.disk.taker;
+                // Before anybody may ask for hashes, who would find a leaf half accounted for.
+                taker.leaves.settle(&taker.base)?;
                 // Everything is written; the next seed may begin while this one is synced.
                 self.disk.end_seed(self.link.epoch);
-                self.disk.taker.base.sync()?;
+                taker.sync()?;
+                self.seeded.run.into_iter().for_each(|run| taker.leaves.extend(run));
                 None
             }
             Route::Journal(writer) => Some(writer.finish(&end)?),
@@ -274,8 +292,12 @@ impl Incoming {
         // Synced first and in the books second, so that a long sync holds nobody up; whether the
         // epoch is in order can only be said with the books in hand.
         let mut books = self.disk.books();
-        let record = self.check_order(books.catalog.record(), &end)?;
+        let mut record = self.check_order(books.catalog.record(), &end)?;
         books.check_health()?;
+        if let Route::Straight = self.route {
+            books.seeded_from.remove(&self.link.epoch);
+            record.hashed = self.hashed(&books, end.summary.completes);
+        }
         if let Route::Journal(writer) = &self.route {
             writer.publish(self.disk.storage.as_ref(), &self.disk.paths)?;
         }
@@ -326,6 +348,29 @@ impl Incoming {
         Ok(Record { state, folded, base_point, ..record.clone() })
     }
 
+    /// Before a seed writes over leaves whose hashes a crash would leave in force: no longer.
+    fn leave_hashes(&mut self, frame: &CheckedFrame) -> Result<(), IncomingError> {
+        let Some(first) = frame.extents().first() else { return Ok(()) };
+        let leaf = leaves::touched_by(first.extent()).start;
+        let mut books = self.disk.books();
+        let seeded_from = books.seeded_from.entry(self.link.epoch).or_insert(leaf);
+        *seeded_from = leaf.min(*seeded_from);
+        if leaf < books.catalog.record().hashed {
+            let record = books.catalog.record().clone();
+            books.flip(Record { hashed: leaf, ..record })?;
+        }
+        drop(books);
+        frame.extents().iter().for_each(|extent| self.seeded.add(extent.extent()));
+        Ok(())
+    }
+
+    /// How many hashes a crash leaves in force once this seed is committed. While more is to come,
+    /// no more than the next one will not write over.
+    fn hashed(&self, books: &Books, completes: bool) -> LeafIndex {
+        let hashed = books.hashed(self.disk.taker.leaves.known());
+        if completes { hashed } else { hashed.min(self.seeded.end) }
+    }
+
     /// Remembers that the epoch failed, and whether the store can still be believed. If there was
     /// no room, makes some, so that the epoch fits when it comes again.
     fn note<T>(&mut self, result: Result<T, IncomingError>) -> Result<T, IncomingError> {
@@ -355,9 +400,23 @@ impl Incoming {
     }
 }
 
+impl Seeded {
+    fn add(&mut self, extent: Extent) {
+        match &mut self.run {
+            Some(run) if run.end() == extent.start => run.sectors += extent.sectors,
+            Some(_) => {}
+            run @ None => *run = Some(extent),
+        }
+        self.end = self.end.max(leaves::touched_by(extent).end);
+    }
+}
+
 impl Drop for Incoming {
     fn drop(&mut self) {
         self.batch.cancel();
+        let seeded_from = self.disk.books().seeded_from.remove(&self.link.epoch);
+        // Before anybody may ask for hashes again.
+        seeded_from.into_iter().for_each(|leaf| self.disk.taker.leaves.forget_from(leaf));
         self.disk.end_seed(self.link.epoch);
         if let (Route::Journal(writer), false) = (&self.route, self.outcome == Outcome::Committed) {
             writer.give_up(self.disk.storage.as_ref());

@@ -54,6 +54,11 @@ impl DiskPaths {
         self.0.join("base")
     }
 
+    /// The hashes of the base's leaves.
+    pub(crate) fn hashes(&self) -> StorePath {
+        self.0.join("hashes")
+    }
+
     pub(crate) fn base_device(&self) -> StorePath {
         self.0.join("base-device")
     }

@@ -27,6 +27,7 @@ mod incoming;
 mod key_store;
 mod layout;
 mod leases;
+mod leaves;
 mod opening;
 mod points;
 mod retain;
@@ -41,6 +42,7 @@ mod tests;
 pub use base::BaseError;
 pub use catalog::{
     BaseKind, CatalogError, Completeness, DiskState, NAME_LEN_MAX, PINS_MAX, RecordError,
+    ReplicaRole,
 };
 pub use content::ContentError;
 pub use delta::{DeltaError, EXTENTS_PER_EPOCH_MAX, FRAMES_PER_EPOCH_MAX};
@@ -48,7 +50,7 @@ pub use device_record::DeviceRecordError;
 pub use disk::{BeginError, Disk, MustReopenError};
 pub use error::FailureClass;
 pub use fold::FoldError;
-pub use hashes::{BlockHash, BlockHashes, HashError};
+pub use hashes::{BlockHashes, BlockLeaves, HashError};
 pub use history::{ChangeError, History};
 pub use incoming::{Durable, Incoming, IncomingError};
 pub use key_store::KeyError;
@@ -57,8 +59,11 @@ pub use points::{DiskPoint, MachinePoint, PointStatus};
 pub use retain::{RetainError, Step};
 pub use scrub::{CursorError, Damaged, DamagedPart, ScrubCursor, Scrubbed};
 pub use store::{
-    AtRest, AttachError, DiskListing, DiskSpec, DiskSummary, ForgetError, HistoryError, InitError,
-    InspectError, OpenDiskError, OpenStoreError, Store, Usage, VerifyReport,
+    Admission, AdmitError, Admitted, AtRest, AttachError, DiskListing, DiskSpec, DiskSummary,
+    ForgetError, HistoryError, InitError, InspectError, OpenDiskError, OpenStoreError,
+    PromoteError, ReplicaOrigin, SourceOrigin, Store, Usage, VerifyReport,
 };
-pub use view::{Allocated, Allocation, LayerError, LayerFault, ReadError, View, ViewError};
+pub use view::{
+    Allocated, Allocation, LayerError, LayerFault, ReadError, VIEW_CACHE_DEFAULT, View, ViewError,
+};
 pub use workers::Parallelism;

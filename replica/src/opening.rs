@@ -4,7 +4,7 @@
 //! read from the medium), the remains of epochs that never became durable, and the deltas, of which
 //! an unbroken chain must lead from the base to the catalogue.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Condvar, Mutex};
 
 use blocks::{DiskId, Epoch};
@@ -21,6 +21,7 @@ use crate::{
     error::FailureClass,
     key_store::{self, KeyError},
     layout::{DiskPaths, epoch_of_delta},
+    leaves::LeafTable,
     points::Registry,
     workers::Workers,
 };
@@ -87,16 +88,29 @@ pub(crate) fn open_existing(
 ) -> Result<DiskShared, RecoverError> {
     let paths = DiskPaths::new(disk);
     let storage = Arc::clone(storage);
-    let catalog = Catalog::open(storage.as_ref(), &paths, disk)?;
+    let mut catalog = Catalog::open(storage.as_ref(), &paths, disk)?;
     let record = catalog.record();
     let opener = Arc::new(Opener::new(&key_store::load(storage.as_ref(), disk)?));
     let base = Base::open(storage.as_ref(), &paths, record)?;
     drop_parts(storage.as_ref(), &paths)?;
     let pending = pending_deltas(storage.as_ref(), &paths, record)?;
-    let identity = (disk, record.generation);
-    let taker = Arc::new(FrameTaker { opener, geometry: record.geometry, base });
-    let books =
-        Books { catalog, pending, receiving: Vec::new(), seeding: None, health: Health::Good };
+    let identity = (disk, record.generation());
+    if record.hashed > 0 && !LeafTable::is_there(storage.as_ref(), &paths, record)? {
+        // Before another is made, whose entries would count: they are not known yet.
+        let record = Record { hashed: 0, ..record.clone() };
+        catalog.replace(record)?;
+    }
+    let record = catalog.record();
+    let leaves = LeafTable::open(storage.as_ref(), &paths, record, &base)?;
+    let taker = Arc::new(FrameTaker { opener, geometry: record.geometry, base, leaves });
+    let books = Books {
+        catalog,
+        pending,
+        receiving: Vec::new(),
+        seeding: None,
+        seeded_from: BTreeMap::new(),
+        health: Health::Good,
+    };
     let shared = DiskShared {
         identity,
         storage,
@@ -142,8 +156,10 @@ fn pending_deltas(
         let in_delta = |source| RecoverError::Delta { epoch: reached, source };
         let delta = DeltaFile::open(storage, &paths.delta(reached)).map_err(in_delta)?;
         let name = delta.name();
-        let holds = (name.disk, name.generation, name.link.epoch);
-        if holds != (record.disk, record.generation, reached) || name.link.follows >= reached {
+        // A merged one is of the line of its newest epoch.
+        let of_this_history = record.lineage.may_hold(reached, name.generation);
+        let holds = (name.disk, name.link.epoch);
+        if holds != (record.disk, reached) || !of_this_history || name.link.follows >= reached {
             return Err(in_delta(DeltaError::Foreign));
         }
         pending.push_front(Pending::of(&delta));

@@ -5,10 +5,12 @@
 //! catalogue is durable, and is gone from the moment that has another name; everything else of it
 //! is made before the first and removed after the second.
 
+mod admit;
 mod forget;
 mod history;
 mod listing;
 mod open_disk;
+mod promote;
 mod verify;
 
 use std::{
@@ -25,10 +27,12 @@ use storage::{
     FileStorage, LockError, Storage, StorageError, create_dirs, read_whole, write_whole,
 };
 
+pub use admit::{Admission, AdmitError, Admitted, ReplicaOrigin, SourceOrigin};
 pub use forget::ForgetError;
 pub use history::HistoryError;
 pub use listing::{DiskListing, DiskSummary, InspectError, Usage};
 pub use open_disk::{AttachError, DiskSpec, OpenDiskError};
+pub use promote::PromoteError;
 pub use verify::{AtRest, VerifyReport};
 
 use crate::{

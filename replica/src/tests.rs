@@ -5,6 +5,7 @@ mod crash;
 mod damage;
 mod exhaustive;
 mod faults;
+mod generations;
 mod golden;
 mod history;
 mod life;
@@ -14,5 +15,6 @@ mod room;
 mod scenario;
 mod scrub;
 mod source;
+mod views;
 
 pub(crate) use source::point;

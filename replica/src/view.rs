@@ -1,7 +1,8 @@
 //! A recovery point, read as a disk.
 //!
 //! ```text
-//!  read_at ──> map ──> a frame of a delta, opened and decoded (a bounded cache)
+//!  read_at ──> map ──> a page of a frame that was decoded (a bounded cache)
+//!                │         └───> else the frame of a delta, which is opened and decoded
 //!                └───> zeroes
 //!                └───> the base, where no delta has anything
 //! ```
@@ -11,12 +12,17 @@
 //! lives the base is not folded past its point; what is folded up to it, it reads from the deltas
 //! all the same, and a delta that is merged or removed stays readable through its descriptor.
 
+mod ahead;
 mod allocation;
-mod cache;
+mod decoded;
 mod layers;
 mod map;
+mod pages;
+mod readers;
+mod shown;
+mod turns;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use blocks::{
     ByteLen, DiskId, Epoch, Extent, Geometry, PointRecord, RetractReason, SECTOR_SIZE, Sector,
@@ -28,6 +34,7 @@ pub(crate) use layers::Layers;
 pub use layers::{LayerError, LayerFault};
 pub(crate) use map::{Segment, Source};
 
+use self::{ahead::ReadAhead, allocation::KnownBase};
 use crate::{
     MustReopenError, PointStatus,
     base::{Base, BaseError},
@@ -36,8 +43,12 @@ use crate::{
     leases::Lease,
 };
 
-/// Decoded frames that a view keeps, in bytes.
-const CACHE_BYTES: usize = 64 << 20;
+/// What of decoded frames a view keeps unless it is told otherwise.
+pub const VIEW_CACHE_DEFAULT: ByteLen = ByteLen(256 << 20);
+
+/// Stretches of a base are read in one go, and what lies between is read for nothing, if that is no
+/// more than this many sectors: 8 KiB are copied in less time than another system call takes.
+const BRIDGE: u64 = 16;
 
 /// A recovery point of a disk, open for reading. Any number of threads may read it.
 #[derive(Debug)]
@@ -45,8 +56,13 @@ pub struct View {
     disk: DiskId,
     epoch: Epoch,
     record: PointRecord,
-    layers: Layers,
+    layers: Arc<Layers>,
+    /// Started when somebody reads in order; nothing if there can be none.
+    ahead: OnceLock<Option<ReadAhead>>,
+    /// How many threads read ahead.
+    threads: usize,
     base: Arc<dyn StorageFile>,
+    known_base: Mutex<Option<KnownBase>>,
     /// Kept for its drop: what is read here may change afterwards.
     _lease: Lease,
 }
@@ -170,14 +186,34 @@ impl View {
     pub fn read_at(&self, offset: u64, buffer: &mut [u8]) -> Result<(), ReadError> {
         let sectors = self.sectors_of(offset, buffer.len() as u64)?;
         if offset.is_multiple_of(SECTOR_SIZE) && sectors.len().0 == buffer.len() as u64 {
-            return read_sectors(&self.layers, self.base.as_ref(), sectors.start, buffer);
+            return self.read_sectors(sectors, buffer);
         }
         let whole = usize::try_from(sectors.len().0).expect("the buffer is in memory");
         let mut bytes = vec![0; whole];
-        read_sectors(&self.layers, self.base.as_ref(), sectors.start, &mut bytes)?;
+        self.read_sectors(sectors, &mut bytes)?;
         let skipped = usize::try_from(offset - sectors.start.bytes()).expect("less than a sector");
         buffer.copy_from_slice(&bytes[skipped..skipped + buffer.len()]);
         Ok(())
+    }
+
+    fn read_sectors(&self, extent: Extent, buffer: &mut [u8]) -> Result<(), ReadError> {
+        if let Some(next) = self.layers.note(extent)
+            && let Some(ahead) = self.ahead.get_or_init(|| self.start_ahead())
+        {
+            ahead.want(&self.layers, next);
+        }
+        read_base(&self.layers, self.base.as_ref(), extent, buffer)?;
+        Ok(self.layers.read_noted(extent, buffer)?)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn decoded(&self) -> (u64, u64) {
+        self.layers.decoded()
+    }
+
+    fn start_ahead(&self) -> Option<ReadAhead> {
+        // Without threads everything is as true, and slower.
+        (self.threads > 0).then(|| ReadAhead::start(&self.layers, self.threads).ok()).flatten()
     }
 
     /// The sectors that hold a range of bytes, if the disk has them.
@@ -189,49 +225,61 @@ impl View {
     }
 }
 
-/// Reads whole sectors of a base under deltas.
-fn read_sectors(
+/// Reads of a base what no delta has of `extent`. What deltas have may be overwritten in `buffer`,
+/// so they are read after it.
+fn read_base(
     layers: &Layers,
     base: &dyn StorageFile,
-    start: Sector,
+    extent: Extent,
     buffer: &mut [u8],
-) -> Result<(), ReadError> {
-    let sectors = buffer.len() as u64 / SECTOR_SIZE;
+) -> Result<(), StorageError> {
     let place = |sector: Sector| {
-        usize::try_from(sector.bytes() - start.bytes()).expect("within the buffer")
+        usize::try_from(sector.bytes() - extent.start.bytes()).expect("within the buffer")
     };
-    let mut next = start;
-    for segment in layers.within(Extent { start, sectors }) {
-        let extent = segment.extent();
-        if next < extent.start {
-            base.read_exact_at(next.bytes(), &mut buffer[place(next)..place(extent.start)])?;
+    let mut read = |(from, to): (Sector, Sector)| {
+        base.read_exact_at(from.bytes(), &mut buffer[place(from)..place(to)])
+    };
+    let behind = Extent { start: extent.end(), sectors: 0 };
+    let (mut next, mut stretch): (_, Option<(Sector, Sector)>) = (extent.start, None);
+    for covered in layers.within(extent).map(|segment| segment.extent()).chain([behind]) {
+        if next < covered.start {
+            let start = match stretch {
+                Some((start, end)) if next.0 - end.0 <= BRIDGE => start,
+                Some(before) => {
+                    read(before)?;
+                    next
+                }
+                None => next,
+            };
+            stretch = Some((start, covered.start));
         }
-        let mut part = &mut buffer[place(extent.start)..place(extent.end())];
-        if segment.source() == Source::ZEROES {
-            part.fill(0);
-        }
-        layers.read(&segment, |data| {
-            let (filled, rest) = std::mem::take(&mut part).split_at_mut(data.len());
-            filled.copy_from_slice(data);
-            part = rest;
-        })?;
-        next = extent.end();
+        next = covered.end();
     }
-    let rest = &mut buffer[place(next)..];
-    if rest.is_empty() { Ok(()) } else { Ok(base.read_exact_at(next.bytes(), rest)?) }
+    stretch.map_or(Ok(()), read)
 }
 
 impl DiskShared {
     /// Opens a view of a point.
     pub(crate) fn view(&self, epoch: Epoch, retracted: Retracted) -> Result<View, ViewError> {
         let (record, lease) = self.lease_point(epoch, retracted)?;
-        let layers = self.layers_at(epoch, CACHE_BYTES)?;
+        let cache = usize::try_from(self.registry.view_cache().0).unwrap_or(usize::MAX);
+        let layers = self.layers_at(epoch, cache)?;
         if let Some(damaged) = self.damage_in(&layers) {
             return Err(ViewError::Damaged { epoch, damaged });
         }
         let catalog = self.books().catalog.record().clone();
         let base = Base::open_reader(self.storage.as_ref(), &self.paths, &catalog)?;
-        Ok(View { disk: self.identity.0, epoch, record, layers, base, _lease: lease })
+        Ok(View {
+            disk: self.identity.0,
+            epoch,
+            record,
+            layers: Arc::new(layers),
+            ahead: OnceLock::new(),
+            threads: self.workers.threads(),
+            base,
+            known_base: Mutex::default(),
+            _lease: lease,
+        })
     }
 
     /// The record of a point, and a lease of it.
@@ -259,7 +307,9 @@ impl DiskShared {
         start: Sector,
         buffer: &mut [u8],
     ) -> Result<(), ReadError> {
-        read_sectors(layers, self.taker.base.file(), start, buffer)
+        let extent = Extent { start, sectors: buffer.len() as u64 / SECTOR_SIZE };
+        read_base(layers, self.taker.base.file(), extent, buffer)?;
+        Ok(layers.read(extent, buffer)?)
     }
 
     /// The deltas that lead from the base to `epoch`, which is one of theirs or the base's. The

@@ -86,6 +86,11 @@ impl Workers {
         Ok(Self { queue: Some(queue), threads })
     }
 
+    /// How many threads it has; none if the caller does the work.
+    pub(crate) fn threads(&self) -> usize {
+        self.threads.len()
+    }
+
     /// Hands a content frame over; waits while the queue is full. What becomes of it the batch
     /// tells.
     pub(crate) fn submit(&self, frame: CheckedFrame, taker: &Arc<FrameTaker>, batch: &Arc<Batch>) {

@@ -10,23 +10,26 @@ use std::{
     time::Instant,
 };
 
-use blocks::{ByteLen, SealedEpoch};
+use blocks::{ByteLen, EpochKind};
 use crossbeam_channel::{Receiver, Sender, bounded, unbounded};
 use hdrhistogram::Histogram;
 use nix::libc;
 use wire::EpochLink;
 
 use crate::{
+    compare::LeafSource,
     compress::{Effort, Packer},
     disk::{AddDiskError, DiskHandle, DiskSource},
     io::{
         collector::{Collector, CollectorParts},
         flow::{Flow, Window},
         hashes::{BATCHES_AHEAD, HashFetcher},
+        leaves::{LeafComparison, Undecided},
         parcel::{Filled, Producer, Route},
         pool::{BUFFER_BYTES, Pool},
         reader::{Command, Governor, Line, Reader, ReaderChannels, ReaderConfig, Source},
         ring::Ring,
+        sealing::Sealing,
         wake::{self, Sleeper},
         worker::Worker,
     },
@@ -183,12 +186,21 @@ impl Engine {
         let begun = Instant::now();
         let sealed = Arc::new(job.sealed);
         let plan = Plan::new(Arc::clone(&sealed), job.disk.geometry, self.plan_limits);
+        let (hashes, undecided) = match job.replica_hashes {
+            Some(replica) if plan.kind() == EpochKind::Compare => {
+                let leaves =
+                    replica.leaves.map(|source| self.compare_leaves(source)).transpose()?;
+                (Some(replica.blocks), leaves)
+            }
+            _ => (None, None),
+        };
         let route = Arc::new(Route {
             geometry: job.disk.geometry,
             link: EpochLink { kind: plan.kind(), epoch: plan.epoch(), follows: job.follows },
             sealer: job.sealer,
             progress: Arc::new(Progress::new(plan.covered().0)),
             window: Arc::new(Window::new(&self.shared.flow)),
+            undecided,
         });
         let shipment = Shipment { progress: Arc::clone(&route.progress) };
         let (events, told) = unbounded();
@@ -203,15 +215,15 @@ impl Engine {
             point: job.point,
             begun,
         });
-        let source = match (&*sealed, job.replica_hashes) {
-            (SealedEpoch::Compare(_), Some(hashes)) => {
+        let source = match hashes {
+            Some(hashes) => {
                 let (steps, taken) = bounded(BATCHES_AHEAD);
                 let waker = self.shared.flow.waker.clone();
                 let fetcher = HashFetcher::new(plan, hashes, steps, waker);
                 self.follow("pinnace-hashes", move || fetcher.run())?;
                 Source::Hashes(taken)
             }
-            _ => Source::Plan(plan),
+            None => Source::Plan(plan),
         };
         self.follow("pinnace-frames", move || collector.run())?;
         let line = Line::new(job.disk, Producer::new(route, events), source, job.content);
@@ -254,7 +266,8 @@ impl Engine {
 
     fn start_worker(&mut self, filled: &Receiver<Filled>) -> Result<(), StartError> {
         let packer = Packer::new().map_err(StartError::Resources)?;
-        let worker = Worker { shared: Arc::clone(&self.shared), filled: filled.clone(), packer };
+        let sealing = Sealing { shared: Arc::clone(&self.shared), packer };
+        let worker = Worker { filled: filled.clone(), sealing };
         let thread = spawn("pinnace-worker", move || worker.run());
         self.threads.push(thread.map_err(StartError::Resources)?);
         Ok(())
@@ -297,6 +310,17 @@ impl Engine {
         });
         self.threads.push(thread.map_err(StartError::Resources)?);
         started.recv().unwrap_or(Err(StartError::KernelTooOld))
+    }
+
+    /// Starts the thread that tells which leaves of a block differ. It ends with the shipment, when
+    /// nobody is left who could pass on a block.
+    fn compare_leaves(&self, source: LeafSource) -> Result<Sender<Undecided>, ShipRefused> {
+        let packer = Packer::new().map_err(ShipRefused::Thread)?;
+        let sealing = Sealing { shared: Arc::clone(&self.shared), packer };
+        let (undecided, batches) = unbounded();
+        let comparison = LeafComparison { source, batches, sealing };
+        self.follow("pinnace-leaves", move || comparison.run())?;
+        Ok(undecided)
     }
 
     /// Starts a thread of a shipment, and forgets those that have ended.

@@ -34,7 +34,10 @@ mod start;
 mod zero_run;
 mod zeroes;
 
-pub use compare::{BlockHash, BlockRange, HASHES_PER_REQUEST, HashSource, HashSourceError};
+pub use compare::{
+    BlockHash, BlockRange, HASHES_PER_REQUEST, HashSource, HashSourceError, LeafSource,
+    LeavesOfBlock, ReplicaHashes,
+};
 pub use disk::{AddDiskError, DiskHandle, DiskSource};
 pub use engine::{Compression, Engine, EngineConfig, EngineStatus};
 pub use image::DiskImage;

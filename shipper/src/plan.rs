@@ -11,6 +11,8 @@
 //!   the buffer;
 //! - reads are ascending, disjoint, aligned to the disk's logical blocks, in the buffer to
 //!   [`BUFFER_ALIGN`] bytes, and together at most [`BATCH_BYTES`];
+//! - a batch that holds 64 KiB spans no more than 64 MiB of the disk, so that a frame of it can be
+//!   read later without much that lies far away;
 //! - reads of a comparison are whole compare blocks, so that they can be hashed.
 //!
 //! The kind of a plan is the kind of the sealed epoch it was made from, and there is no other way
@@ -20,9 +22,8 @@
 
 use std::{fmt, sync::Arc};
 
-use blocks::{ByteLen, ChunkIndex, ChunkRange, Epoch, EpochKind, Geometry, SealedEpoch};
-
-use wire::COMPARE_BLOCK;
+use blocks::{ByteLen, ChunkIndex, ChunkRange, Epoch, EpochKind, Extent, Geometry, SealedEpoch};
+use wire::{COMPARE_BLOCK, frame::should_end_before};
 
 mod batch;
 #[cfg(test)]
@@ -130,6 +131,14 @@ impl Plan {
         self.geometry.extent_of(ChunkRange { start, end }).len().0
     }
 
+    /// Whether the unit is too far from the beginning of `batch` to be part of it.
+    fn should_end_before(&self, batch: &Batch, unit: ChunkRange) -> bool {
+        let Some(first) = batch.pieces.first() else { return false };
+        let (start, end) = (first.extent.start, self.geometry.extent_of(unit).end());
+        let span = Extent { start, sectors: end.0 - start.0 };
+        should_end_before(span, batch.shipped_bytes())
+    }
+
     /// Adds the unit's read to `batch`, joined to the read before if it follows or the gap is
     /// short, and its dirty chunks as pieces. Returns whether there was room.
     fn add_unit(&self, batch: &mut Batch, unit: ChunkRange) -> bool {
@@ -156,6 +165,7 @@ impl Iterator for Plan {
     fn next(&mut self) -> Option<Batch> {
         let mut batch = Batch::new(self.sequence);
         while let Some(unit) = self.next_unit()
+            && !self.should_end_before(&batch, unit)
             && self.add_unit(&mut batch, unit)
         {
             self.next = unit.end;

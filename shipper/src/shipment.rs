@@ -8,7 +8,7 @@ use crossbeam_channel::Sender;
 use wire::{Class, SealError, Sealer};
 
 use crate::{
-    compare::{HashSource, HashSourceError},
+    compare::{HashSourceError, ReplicaHashes},
     disk::DiskHandle,
     image::DiskImage,
     progress::{Progress, ProgressSnapshot},
@@ -30,7 +30,7 @@ pub struct Job {
     pub sealer: Arc<Sealer>,
     /// Where the replica's hashes come from. Only a comparison leaves unchanged blocks out, and
     /// only if there is a source; seeds and deltas are always whole.
-    pub replica_hashes: Option<HashSource>,
+    pub replica_hashes: Option<ReplicaHashes>,
     /// Takes the frames. The shipment waits while it is full; dropping its receiver cancels.
     pub sink: Sender<ShipOutput>,
 }

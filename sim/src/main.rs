@@ -78,14 +78,13 @@ fn replay(seed: u64, trace: bool) -> ExitCode {
 fn many(seeds: std::ops::Range<u64>, stop: bool) -> ExitCode {
     let on_failure = if stop { OnFailure::Stop } else { OnFailure::GoOn };
     let summary = sim::run_many(seeds, None, on_failure);
-    println!(
-        "{} runs, {} events; checked: {} replicas, {} points, {} views",
-        summary.runs,
-        summary.events,
-        summary.replicas_checked,
-        summary.points_checked,
-        summary.views_checked
-    );
+    // In the words that `cargo xtask figures` gathers.
+    println!("figure: simulated runs: {}", summary.runs);
+    println!("figure: crashes and other faults in them: {}", summary.faults.values().sum::<u64>());
+    println!("figure: replicas checked whole: {}", summary.replicas_checked);
+    println!("figure: points checked: {}", summary.points_checked);
+    println!("figure: views of points read whole: {}", summary.views_checked);
+    println!("figure: simulated runs that failed: {}", summary.failed.len());
     summary.faults.iter().for_each(|(fault, count)| println!("  {count:>8} {fault}"));
     for (seed, failure) in &summary.failed {
         println!("seed {seed} FAILED: {failure}");

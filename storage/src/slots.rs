@@ -204,6 +204,8 @@ fn decode(slot: &[u8], tag: SlotTag) -> Option<Record> {
         return None;
     }
     let record = rest.get(..usize::try_from(header.record_len.get()).ok()?)?;
+    // There is always a next record.
+    let sequence = Some(header.sequence.get()).filter(|sequence| *sequence < u64::MAX)?;
     (header.record_crc == crc32c::crc32c(record))
-        .then(|| Record { sequence: header.sequence.get(), bytes: record.to_vec() })
+        .then(|| Record { sequence, bytes: record.to_vec() })
 }

@@ -15,8 +15,13 @@
 //! One such look could agree by accident: a completion that stands between two counters hides a
 //! loss of the same size. Two in a row that agree settle it, as for the cross-check.
 //!
+//! Neither finds what was missed before the offset was settled. So the caller believes a proof only
+//! of points of a disk whose last pass began after that.
+//!
 //! Under a load that never pauses nothing is ever proven, and points stay provisional. A deficit
 //! shows at once even then.
+
+use crate::Reading;
 
 /// One look at the counters of a disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +36,15 @@ pub struct Sample {
     pub statistics_after: u64,
     /// Whether the statistics knew of anything in flight, before or after.
     pub in_flight: bool,
+}
+
+impl Sample {
+    /// The counters at a moment of rest, if this is one: nothing was in flight, and nothing moved.
+    pub fn at_rest(&self) -> Option<Reading> {
+        let Self { statistics, counted, .. } = *self;
+        let rests = !self.in_flight && statistics == self.statistics_after;
+        rests.then_some(Reading { statistics, counted })
+    }
 }
 
 /// What a sample says.
@@ -67,6 +81,13 @@ impl Confirmation {
         self.rest
     }
 
+    /// The cross-check found that so many sectors completed unseen: they are outstanding for good.
+    pub fn handle_missing(&mut self, sectors: u64) {
+        let sectors = i64::try_from(sectors).unwrap_or(i64::MAX);
+        self.rest = self.rest.map(|rest| rest.saturating_add(sectors));
+        self.agreed = None;
+    }
+
     /// Takes a look; `offset` is what the cross-check has settled, without which nothing is proven.
     pub fn handle_sample(&mut self, sample: Sample, offset: Option<i64>) -> Proof {
         if let Some(rest) = self.rest
@@ -77,9 +98,8 @@ impl Confirmation {
             self.agreed = None;
             return Proof::IssuesMissed { sectors: rest.abs_diff(sample.outstanding) };
         }
-        let difference = i128::from(sample.counted) - i128::from(sample.statistics);
-        let at_rest = !sample.in_flight && sample.statistics == sample.statistics_after;
-        let agrees = at_rest && offset.is_some_and(|offset| difference == offset.into());
+        let difference = sample.at_rest().map(Reading::difference);
+        let agrees = difference.is_some() && difference == offset.map(i128::from);
         if !agrees || self.rest.is_some_and(|rest| rest != sample.outstanding) {
             self.agreed = None;
             return Proof::None;
@@ -149,6 +169,19 @@ mod tests {
         assert_eq!(confirmation.handle_sample(busy, OFFSET), Proof::None);
         let later = confirmation.handle_sample(at_rest(108, -24), OFFSET);
         assert_eq!(later, Proof::IssuesMissed { sectors: 8 });
+    }
+
+    #[test]
+    fn completions_that_were_missed_and_found_are_no_reason_to_doubt_for_ever() {
+        let mut confirmation = Confirmation::resume(0);
+        let after = Sample { statistics: 1108, statistics_after: 1108, ..at_rest(100, 8) };
+        let offset = Some(-1008);
+        for _ in 0..3 {
+            assert_eq!(confirmation.handle_sample(after, offset), Proof::None);
+        }
+        confirmation.handle_missing(8);
+        assert_eq!(confirmation.handle_sample(after, offset), Proof::None);
+        assert_eq!(confirmation.handle_sample(after, offset), Proof::Complete);
     }
 
     #[test]

@@ -10,9 +10,12 @@
 //! for some microseconds. So a loss is reported when two readings in a row show it: it lasts, and
 //! the completion does not.
 //!
-//! The offset is learnt from quiet readings, where two readings in a row agree; under a load that
-//! never pauses, the smallest difference seen stands in for it, and the check has correspondingly
-//! less power until the first pause.
+//! The offset is learnt at rest, which lasts no longer than a look: nothing is in flight, and the
+//! statistics did not move around the reading of the counters ([`CrossCheck::handle_rest`]); or from
+//! quiet readings, where two readings in a row are the same. Before the first moment of rest the
+//! smallest difference seen stands in for it, and a loss of that time is taken for a part of it:
+//! what was missed before the offset was settled is never found. So a pass over the disk has to
+//! begin after that, or what it made proves nothing.
 
 use blocks::Mutant;
 
@@ -23,6 +26,12 @@ pub struct Reading {
     pub statistics: u64,
     /// The programs' count, read after.
     pub counted: u64,
+}
+
+impl Reading {
+    pub(crate) fn difference(self) -> i128 {
+        i128::from(self.counted) - i128::from(self.statistics)
+    }
 }
 
 /// What a reading says.
@@ -49,12 +58,14 @@ pub struct CrossCheck {
     settled: bool,
     /// The last reading showed a loss.
     suspicious: bool,
+    /// The difference at the last moment of rest.
+    at_rest: Option<i128>,
 }
 
 impl CrossCheck {
     /// A comparison that goes on where another left off: with the offset that was settled then.
     pub fn resume(offset: i64) -> Self {
-        Self { last: None, offset: Some(offset.into()), settled: true, suspicious: false }
+        Self { offset: Some(offset.into()), settled: true, ..Self::default() }
     }
 
     /// The offset, once it is settled: what a successor must know to find what is lost meanwhile.
@@ -62,10 +73,23 @@ impl CrossCheck {
         self.offset.filter(|_| self.settled).and_then(|offset| i64::try_from(offset).ok())
     }
 
+    /// Takes a reading of a moment of rest. Two in a row with the same difference settle the offset:
+    /// one could stand between a completion's two counters. If both did, the offset came out too
+    /// small, and later ones raise it. Nothing that is lost ever does.
+    pub fn handle_rest(&mut self, reading: Reading) {
+        let difference = reading.difference();
+        let agrees = self.at_rest.replace(difference) == Some(difference);
+        let raises = self.offset.is_none_or(|offset| difference > offset);
+        if agrees && (raises || !self.settled) {
+            self.settled = true;
+            self.offset = Some(difference);
+        }
+    }
+
     /// Takes a reading and compares it with all before.
     pub fn handle_reading(&mut self, reading: Reading) -> Verdict {
         let quiet = self.last.replace(reading) == Some(reading);
-        let difference = i128::from(reading.counted) - i128::from(reading.statistics);
+        let difference = reading.difference();
         let offset = *self.offset.get_or_insert(difference);
         let suspicious = difference < offset && self.settled;
         let lasting = suspicious && std::mem::replace(&mut self.suspicious, suspicious);
@@ -92,7 +116,10 @@ impl CrossCheck {
             self.settled = true;
             self.offset = self.offset.map(|least| least.min(difference));
         }
-        if self.offset == Some(difference) { Verdict::Confirmed } else { Verdict::Plausible }
+        // Where nothing moves, more than the offset was counted and not kept: the statistics were
+        // off for a while. Left as it is, so much could be lost and not be found.
+        self.offset = self.offset.max(Some(difference));
+        Verdict::Confirmed
     }
 }
 
@@ -112,6 +139,19 @@ mod tests {
         assert_eq!(check.handle_reading(reading(1100, 116)), Verdict::Plausible);
         assert_eq!(check.handle_reading(reading(1108, 116)), Verdict::Plausible);
         assert_eq!(check.handle_reading(reading(1108, 116)), Verdict::Confirmed);
+    }
+
+    #[test]
+    fn statistics_that_were_off_for_a_while_hide_nothing_afterwards() {
+        let mut check = CrossCheck::default();
+        check.handle_reading(reading(0, 0));
+        assert_eq!(check.handle_reading(reading(0, 0)), Verdict::Confirmed);
+        // 800 sectors are counted and not kept; then nothing moves.
+        assert_eq!(check.handle_reading(reading(0, 800)), Verdict::Plausible);
+        assert_eq!(check.handle_reading(reading(0, 800)), Verdict::Confirmed);
+        // Of the next 100, the programs see 92.
+        assert_eq!(check.handle_reading(reading(100, 892)), Verdict::Plausible);
+        assert_eq!(check.handle_reading(reading(100, 892)), Verdict::Missing { sectors: 8 });
     }
 
     #[test]
@@ -157,6 +197,34 @@ mod tests {
         successor.handle_reading(reading(1100, 132));
         let verdict = successor.handle_reading(reading(1100, 132));
         assert_eq!(verdict, Verdict::Missing { sectors: 8 });
+    }
+
+    #[test]
+    fn moments_of_rest_settle_the_offset_of_a_disk_that_is_never_quiet() {
+        let mut check = CrossCheck::default();
+        check.handle_rest(reading(1000, 40));
+        assert_eq!(check.settled_offset(), None);
+        check.handle_rest(reading(1010, 60));
+        check.handle_rest(reading(1020, 60));
+        assert_eq!(check.settled_offset(), None, "no two in a row agree");
+        check.handle_rest(reading(1100, 140));
+        assert_eq!(check.settled_offset(), Some(-960));
+        // Smaller ones change nothing, or they would hide what is lost.
+        check.handle_rest(reading(1200, 232));
+        check.handle_rest(reading(1200, 232));
+        assert_eq!(check.handle_reading(reading(1300, 332)), Verdict::Plausible);
+        assert_eq!(check.handle_reading(reading(1400, 432)), Verdict::Missing { sectors: 8 });
+    }
+
+    #[test]
+    fn an_offset_that_was_learnt_amid_a_completion_is_mended_at_rest() {
+        let mut check = CrossCheck::default();
+        check.handle_rest(reading(1008, 40));
+        check.handle_rest(reading(1008, 40));
+        assert_eq!(check.settled_offset(), Some(-968));
+        check.handle_rest(reading(1008, 48));
+        check.handle_rest(reading(1008, 48));
+        assert_eq!(check.settled_offset(), Some(-960));
     }
 
     #[test]

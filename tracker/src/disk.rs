@@ -210,7 +210,7 @@ impl DiskTracker {
         if !self.in_flight.is_empty() && !self.may_overlap() {
             return None;
         }
-        if !self.in_pass() && self.beyond_threshold(policy) {
+        if self.is_beyond_threshold(policy) {
             self.handle_gap(GapReason::DirtyThreshold, harvest.started);
         }
         self.turn_to_suspects();
@@ -255,7 +255,13 @@ impl DiskTracker {
     /// Nothing in flight will be acknowledged: all of it is dirty again, and a gap that an epoch
     /// in flight was to close is open again.
     pub fn handle_abort(&mut self) {
-        while let Some(flight) = self.in_flight.pop_back() {
+        self.abort_after(Epoch::NONE);
+    }
+
+    /// The same for the epochs in flight after this one. Those that were never sent whole are
+    /// dirty, whatever a target says it holds.
+    pub fn abort_after(&mut self, epoch: Epoch) {
+        while let Some(flight) = self.in_flight.pop_back_if(|flight| flight.epoch > epoch) {
             if !Mutant::AbortForgets.is_on() {
                 self.active.union_with(&flight.chunks);
             }
@@ -339,6 +345,13 @@ impl DiskTracker {
         self.coverage != Coverage::Complete || self.suspects.is_some()
     }
 
+    /// Whether so much is dirty that the next epoch would be the first of a comparison instead of a
+    /// delta. While a pass is under way nothing is a delta.
+    pub fn is_beyond_threshold(&self, policy: SealPolicy) -> bool {
+        let permille = u64::from(policy.dirty_threshold_permille);
+        !self.in_pass() && self.active.count() * 1000 >= self.geometry.chunks() * permille
+    }
+
     /// Whether an epoch may be sealed although others are in flight: a segment of a pass shares no
     /// chunk with those before it. Any other epoch may, and so must wait for their answer.
     pub fn may_overlap(&self) -> bool {
@@ -348,6 +361,12 @@ impl DiskTracker {
     /// The newest epoch sealed and not aborted: what the next one builds on.
     pub fn newest(&self) -> Epoch {
         self.in_flight.back().map_or(self.acked, |flight| flight.epoch)
+    }
+
+    /// The newest epoch ever sealed, as far as this tracker knows: what was sealed before it began,
+    /// it learns from [`Self::handle_resume`].
+    pub fn sealed(&self) -> Epoch {
+        Epoch(self.next_epoch.0 - 1)
     }
 
     /// How many epochs are sealed and not acknowledged.
@@ -370,15 +389,19 @@ impl DiskTracker {
         let chunk = self.geometry.chunk().bytes();
         let bytes = |chunks: u64| ByteLen((chunks * chunk).min(self.geometry.len().0));
         let flights = self.in_flight.iter();
-        let oldest =
-            flights.clone().filter_map(|flight| flight.oldest_dirty).chain(self.oldest_dirty);
         TrackerStatus {
             active: bytes(self.unsealed().count()),
             in_flight: bytes(flights.map(|flight| flight.chunks.count()).sum()),
             coverage: self.coverage(),
             acked: self.acked,
-            lag: oldest.min().map_or(Duration::ZERO, |at| now.since(at)),
+            lag: self.lag(now),
         }
+    }
+
+    /// The age of the oldest write that the replica may lack.
+    pub fn lag(&self, now: MonotonicNs) -> Duration {
+        let flights = self.in_flight.iter().filter_map(|flight| flight.oldest_dirty);
+        flights.chain(self.oldest_dirty).min().map_or(Duration::ZERO, |at| now.since(at))
     }
 
     fn unsealed(&self) -> Bitmap {
@@ -403,11 +426,6 @@ impl DiskTracker {
 
     fn note_dirty(&mut self, at: MonotonicNs) {
         self.oldest_dirty = Some(self.oldest_dirty.map_or(at, |oldest| oldest.min(at)));
-    }
-
-    fn beyond_threshold(&self, policy: SealPolicy) -> bool {
-        let permille = u64::from(policy.dirty_threshold_permille);
-        self.active.count() * 1000 >= self.geometry.chunks() * permille
     }
 
     /// Moves out of the active set what the next epoch holds.

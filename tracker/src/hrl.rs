@@ -115,7 +115,8 @@ pub fn write(storage: &dyn Storage, path: &StorePath, log: &Log) -> Result<(), S
     write_whole(storage, path, &encode(log))
 }
 
-/// Reads and checks a log. At most the size of a log of `geometry` is read.
+/// Reads and checks a log. At most the size of a log of `geometry` is read, and one of a disk of
+/// more chunks is refused.
 pub fn read(
     storage: &dyn Storage,
     path: &StorePath,
@@ -124,7 +125,7 @@ pub fn read(
     let pages = pages_of(geometry);
     let len_max = size_of::<RawHeader>() + pages * (size_of::<RawRecord>() + PAGE_WORDS * 8);
     let bytes = read_whole(storage, path, len_max)?;
-    decode(&bytes, path)
+    decode(&bytes, path, geometry.chunks())
 }
 
 fn encode(log: &Log) -> Vec<u8> {
@@ -177,7 +178,8 @@ fn raw_header(header: &LogHeader, records: u64) -> RawHeader {
     raw
 }
 
-fn decode(bytes: &[u8], path: &StorePath) -> Result<Log, ReadLogError> {
+/// A log of a disk of at most `chunks_max` chunks: its bitmap takes that much memory.
+fn decode(bytes: &[u8], path: &StorePath, chunks_max: u64) -> Result<Log, ReadLogError> {
     let damaged = |what| ReadLogError::Damaged { path: path.clone(), what };
     let unknown = || ReadLogError::Unknown(path.clone());
     let (raw, mut rest) = RawHeader::ref_from_prefix(bytes).map_err(|_| unknown())?;
@@ -188,6 +190,9 @@ fn decode(bytes: &[u8], path: &StorePath) -> Result<Log, ReadLogError> {
         return Err(damaged("header"));
     }
     let header = checked_header(raw).ok_or_else(|| damaged("header"))?;
+    if header.geometry.chunks() > chunks_max {
+        return Err(damaged("geometry"));
+    }
     let mut dirty = Bitmap::new(header.geometry.chunks());
     let mut next = 0;
     for _ in 0..raw.records.get() {
@@ -233,7 +238,7 @@ fn checked_header(raw: &RawHeader) -> Option<LogHeader> {
         geometry: Geometry::new(raw.sectors.get(), raw.logical_block.get(), chunk).ok()?,
         boot_id: raw.boot_id,
         disk_sequence: raw.disk_sequence.get(),
-        acked: Epoch(raw.acked.get()),
+        acked: Some(Epoch(raw.acked.get())).filter(|acked| *acked <= Epoch::MAX)?,
         coverage: coverage_from_numbers(raw.coverage, raw.coverage_value.get())?,
         state: match raw.state {
             0 => LogState::Open,

@@ -88,6 +88,13 @@ impl BlockDevice {
         DiskStatistics::read(&self.name)
     }
 
+    /// Whether it can discard.
+    pub fn can_discard(&self) -> Result<bool> {
+        let path = format!("/sys/block/{}/queue/discard_max_bytes", self.name);
+        let most = fs::read_to_string(&path).with_context(|| format!("reading {path}"))?;
+        Ok(most.trim() != "0")
+    }
+
     /// Waits until nothing is in flight, for at most five seconds.
     pub fn wait_idle(&self) -> Result<()> {
         for _ in 0..500 {

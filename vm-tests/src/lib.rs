@@ -19,6 +19,7 @@ mod point_checker;
 mod relay;
 mod rig;
 mod site;
+pub mod vm;
 mod workload;
 mod writers;
 
@@ -33,7 +34,7 @@ pub use oracle::{Fill, Issue, Outcome, Random, Record, Stamp, StampError, WriteK
 pub use point_checker::{Judged, PointChecker, ReadAnywhere};
 pub use relay::Relay;
 pub use rig::{Rig, SKIP_VARIABLE, sweep};
-pub use site::{NO_POINTS, Site, SiteSpec};
+pub use site::{ANY_TIME, NO_POINTS, Site, SiteSpec};
 pub use workload::{Durable, FileWorkload, Pace, WorkloadReport};
 pub use writers::{
     After, Load, Method, PointLoad, PointLoadSpec, Rate, Target, Writer, WriterReport,

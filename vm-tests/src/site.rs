@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::UdpSocket,
+    net::{SocketAddr, UdpSocket},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     time::Duration,
@@ -26,6 +26,9 @@ const TWO_LOOKS: Duration = Duration::from_millis(1200);
 /// points the base of a replica follows its disk, so that the two can be compared.
 pub const NO_POINTS: &str = "[policy]\npoint_interval = \"1h\"\nobjective = \"2h\"\n";
 
+/// Settings of an agent that compares disks at whatever time of the day.
+pub const ANY_TIME: &str = "[resync]\nwindow = \"always\"\n";
+
 /// What is particular about a site.
 #[derive(Clone, Debug, Default)]
 pub struct SiteSpec {
@@ -45,6 +48,8 @@ pub struct Site {
     pub target: Daemon,
     /// The path between the two.
     pub relay: Relay,
+    /// Where the target listens, behind the relay.
+    pub listen: SocketAddr,
     program: PathBuf,
     dir: PathBuf,
     store: PathBuf,
@@ -77,9 +82,10 @@ impl Site {
         );
         fs::write(&target_config, text)?;
         let agent_config = dir.join("agent.toml");
+        let resync = if spec.agent_settings.contains("[resync]") { "" } else { ANY_TIME };
         let policy = if spec.agent_settings.contains("[policy]") { "" } else { NO_POINTS };
         let text = format!(
-            "state_dir = {:?}\nsocket = {:?}\npin_dir = {:?}\n{}\n{policy}",
+            "state_dir = {:?}\nsocket = {:?}\npin_dir = {:?}\n{}\n{policy}\n{resync}",
             dir.join("agent"),
             dir.join("agent.sock"),
             pins.path().join("pinnace"),
@@ -102,8 +108,18 @@ impl Site {
         let enroll = ["agent", "enroll", &address, "--token", token.trim()];
         checked(&program, &agent_config, &enroll)?;
         let agent = Daemon::start(rig, role("agent", &agent_config, spec.agent_variables.clone()))?;
-        let site =
-            Self { agent, target, relay, program, dir, store, agent_config, target_config, pins };
+        let site = Self {
+            agent,
+            target,
+            relay,
+            listen,
+            program,
+            dir,
+            store,
+            agent_config,
+            target_config,
+            pins,
+        };
         wait_until("the agent", PATIENCE, || Ok(site.status().ok()))
             .with_context(|| site.agent.log().unwrap_or_default())?;
         Ok(site)

@@ -2,16 +2,19 @@
 //!
 //! One registry serves connections that close, disks that are refused and epochs that fail. A
 //! number says its own class, so that a reason of a later version is still retried, or not, as
-//! its author meant: `0x1xx` is recoverable, `0x2xx` is permanent. Numbers are never used again.
+//! its author meant: `0x1xx` is recoverable, `0x2xx` is permanent, `0x3xx` is passing. Numbers are
+//! never used again.
 
 use std::fmt;
 
 use crate::text::Text;
 
-/// Whether trying again can help.
+/// Whether, and how soon, trying again can help.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Class {
-    /// Try again later, waiting longer each time.
+    /// Try again at once, and a few times more within the next half minute.
+    Passing,
+    /// Try again later, after minutes, waiting longer each time.
     Recoverable,
     /// Trying again can't help until a person has changed something.
     Permanent,
@@ -53,16 +56,9 @@ macro_rules! reasons {
 }
 
 reasons! {
-    0x100 Done "The session ended in order."
-    0x101 ShuttingDown "The other side is shutting down."
-    0x102 TimedOut "The other side did not answer in time."
     0x103 StoreFull "The target's store has no space left."
     0x104 StoreFailed "The target's store could not be read or written."
-    0x105 DiskBusy "The disk is in use by another session."
     0x106 OutOfMemory "The other side has no memory to spare."
-    0x107 EpochAborted "The epoch was given up before it was complete."
-    0x108 EpochOutOfOrder "The epoch is built on one that the replica does not hold."
-    0x109 BadFrame "A frame arrived damaged."
     0x10a SourceFailed "The source could not read its disk."
     0x10b ReplicaInUse "The replica is in use by a failover or a test."
 
@@ -87,6 +83,16 @@ reasons! {
     0x212 TokenUsed "The enrolment token was used before."
     0x213 RequestInvalid "The certificate request is not acceptable."
     0x214 DiskTooLarge "The disk is larger than the target takes."
+    0x215 SplitBrain "The disk and its replica were both written since they were one."
+    0x216 AnotherSource "Another machine with this identity was here since, or this one was set back."
+
+    0x300 Done "The session ended in order."
+    0x301 ShuttingDown "The other side is shutting down."
+    0x302 TimedOut "The other side did not answer in time."
+    0x303 DiskBusy "The disk is in use by another session."
+    0x304 EpochAborted "The epoch was given up before it was complete."
+    0x305 EpochOutOfOrder "The epoch is built on one that the replica does not hold."
+    0x306 BadFrame "A frame arrived damaged."
 }
 
 impl Reason {
@@ -156,7 +162,11 @@ impl fmt::Display for CloseCode {
 pub type Detail = Text<512>;
 
 const fn class_of(number: u32) -> Class {
-    if number >> 8 == 2 { Class::Permanent } else { Class::Recoverable }
+    match number >> 8 {
+        2 => Class::Permanent,
+        3 => Class::Passing,
+        _ => Class::Recoverable,
+    }
 }
 
 #[cfg(test)]
@@ -169,7 +179,7 @@ mod tests {
         for reason in Reason::ALL {
             assert!(reason.number() > last, "{} out of order", reason.name());
             last = reason.number();
-            assert!(matches!(last >> 8, 1 | 2), "{} has no class", reason.name());
+            assert!(matches!(last >> 8, 1..=3), "{} has no class", reason.name());
             assert_eq!(CloseCode::from_number(last), *reason);
             assert!(reason.sentence().ends_with('.'));
         }
@@ -182,6 +192,7 @@ mod tests {
             document.lines().filter(|line| line.starts_with("| 0x") && line.ends_with(". |"));
         let row = |reason: &Reason| {
             let class = match reason.class() {
+                Class::Passing => "passing",
                 Class::Recoverable => "recoverable",
                 Class::Permanent => "permanent",
             };
@@ -195,6 +206,7 @@ mod tests {
     fn a_later_reason_keeps_its_class() {
         assert_eq!(CloseCode::from_number(0x1ff).class(), Class::Recoverable);
         assert_eq!(CloseCode::from_number(0x2ff).class(), Class::Permanent);
+        assert_eq!(CloseCode::from_number(0x3ff).class(), Class::Passing);
         assert_eq!(CloseCode::from_number(7).class(), Class::Recoverable);
         assert!(CloseCode::from_number(0x2ff).to_string().contains("0x2ff"));
     }

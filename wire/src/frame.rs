@@ -16,6 +16,7 @@ mod error;
 mod extent;
 mod header;
 mod point;
+mod span;
 mod summary;
 
 #[cfg(test)]
@@ -30,6 +31,7 @@ pub use error::FramePart;
 pub use extent::{Content, FrameExtent};
 pub use header::{Codec, FrameHeader, FrameRole, HEADER_LEN, Sequence, SessionSalt};
 pub use point::{POINT_RECORD_LEN, decode_point, encode_point};
+pub use span::should_end_before;
 pub use summary::{EpochSummary, SummaryError};
 
 pub(crate) use extent::check_table;

@@ -3,6 +3,8 @@
 //! A reader never reads past its bytes, and nothing is allocated for a length it has not seen
 //! bytes for.
 
+use blocks::Epoch;
+
 use crate::text::{Text, TextError};
 
 /// Why the bytes of a message are none.
@@ -55,6 +57,14 @@ impl<'a> Reader<'a> {
 
     pub(crate) fn u64(&mut self) -> Result<u64, LayoutError> {
         self.array().map(u64::from_le_bytes)
+    }
+
+    pub(crate) fn epoch(&mut self) -> Result<Epoch, LayoutError> {
+        let epoch = Epoch(self.u64()?);
+        if epoch > Epoch::MAX {
+            return Err(LayoutError::Field { field: "epoch", value: epoch.0 });
+        }
+        Ok(epoch)
     }
 
     pub(crate) fn bytes(&mut self, len: usize) -> Result<&'a [u8], LayoutError> {

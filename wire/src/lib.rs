@@ -8,6 +8,7 @@
 //!   frames of one epoch together.
 //! - [`Sealer`], [`Opener`], [`DataKey`]: encryption of frames, the same in transit and at rest.
 //! - [`message`]: the control stream. [`enroll`]: the messages that admit a new machine.
+//! - [`leaf`]: the tree of hashes that comparisons go by.
 //! - [`session`]: who may say what when, on either end.
 //! - [`CloseCode`]: the registry of reasons.
 //!
@@ -18,6 +19,7 @@ pub mod enroll;
 pub mod frame;
 mod key;
 mod layout;
+pub mod leaf;
 pub mod message;
 mod open;
 mod seal;

@@ -7,6 +7,8 @@
 
 mod agent;
 mod envelope;
+mod leaves;
+mod origin;
 mod target;
 
 #[cfg(test)]
@@ -17,16 +19,31 @@ pub use agent::{
     RequestId, RetractPoints,
 };
 pub use envelope::{Envelope, MESSAGE_LEN_MAX, MessageDecoder, MessageError};
+pub use leaves::{HashedFrom, LEAF_BLOCKS_MAX, LeafRequest, Leaves, LeavesOfBlock};
+pub use origin::Origin;
 pub use target::{
     DiskOpened, DiskRefused, EpochFailed, Hashes, ReplicaState, TargetMessage, Welcome,
 };
 
 pub(crate) use envelope::encode;
 
-/// Optional abilities that both ends must have for them to be used. None are defined yet; unknown
-/// bits are ignored, so that a later version can offer them.
+/// Optional abilities that both ends must have for them to be used. Unknown bits are ignored, so
+/// that a later version can offer them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Features(pub u64);
+
+impl Features {
+    /// Requests for the hashes of leaves, and answers to them.
+    pub const LEAVES: Self = Self(1 << 0);
+
+    /// What this version of the code is able to do.
+    pub const SUPPORTED: Self = Self::LEAVES;
+
+    /// Whether all of `others` are among them.
+    pub const fn contain(self, others: Self) -> bool {
+        self.0 & others.0 == others.0
+    }
+}
 
 /// The versions of the protocol that one end speaks: `min <= v <= max`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

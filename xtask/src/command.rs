@@ -5,9 +5,10 @@ use std::{
     env,
     ffi::OsStr,
     fmt::Write,
+    io::{BufRead, BufReader},
     os::unix::{fs::MetadataExt, process::CommandExt},
     path::{Path, PathBuf},
-    process::{Command, ExitStatus},
+    process::{Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -45,6 +46,59 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     eprintln!("$ {shown}");
     let status = command.status().with_context(|| format!("starting {shown}"))?;
     succeeded(status, &shown)
+}
+
+/// What came of a program whose output was read.
+pub(crate) struct Ran {
+    /// What it printed on standard output, which was shown too.
+    pub(crate) printed: String,
+    /// Whether its exit code was 0.
+    pub(crate) succeeded: bool,
+}
+
+impl Ran {
+    /// The name of the first test that failed, if it ran tests.
+    pub(crate) fn first_failed(&self) -> Option<&str> {
+        self.verdicts().find(|(_, verdict)| *verdict == "FAILED").map(|(name, _)| name)
+    }
+
+    /// Whether a test of this name passed, whatever its module.
+    pub(crate) fn passed(&self, test: &str) -> bool {
+        self.verdicts().any(|(name, verdict)| verdict == "ok" && name.ends_with(test))
+    }
+
+    /// Tests and what came of them. What a test prints may stand between the two.
+    fn verdicts(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut running = "";
+        self.printed.lines().filter_map(move |line| {
+            let line = line.trim();
+            let verdict = match line.strip_prefix("test ").and_then(|l| l.split_once(" ... ")) {
+                Some((name, verdict)) => {
+                    running = name;
+                    verdict
+                }
+                None => line,
+            };
+            matches!(verdict, "ok" | "FAILED").then_some((running, verdict))
+        })
+    }
+}
+
+/// Runs to the end, shows what it prints, and returns that.
+pub(crate) fn read(command: &mut Command) -> Result<Ran> {
+    let shown = show(command);
+    eprintln!("$ {shown}");
+    let starting = || format!("starting {shown}");
+    let mut child = command.stdout(Stdio::piped()).spawn().with_context(starting)?;
+    let output = child.stdout.take().expect("it was asked for");
+    let mut printed = String::new();
+    for line in BufReader::new(output).lines() {
+        let line = line.with_context(|| format!("reading what {shown} prints"))?;
+        println!("{line}");
+        writeln!(printed, "{line}").expect("a string takes any text");
+    }
+    let status = child.wait().with_context(|| format!("waiting for {shown}"))?;
+    Ok(Ran { printed, succeeded: status.success() })
 }
 
 /// Runs for at most `limit`; what runs longer is killed, and an error.
@@ -125,4 +179,18 @@ pub(crate) fn show(command: &Command) -> String {
 fn succeeded(status: ExitStatus, shown: &str) -> Result<()> {
     ensure!(status.success(), "{shown}: {status}");
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn verdicts_of_tests_are_read_whatever_they_print() {
+        let printed = "running 3 tests\ntest a::one ... ok\ntest b::two ... 3 of 4 points\nFAILED\n\
+                       test c::three ... FAILED\n\ntest result: FAILED. 1 passed; 2 failed\n";
+        let ran = Ran { printed: printed.into(), succeeded: false };
+        assert_eq!(ran.first_failed(), Some("b::two"));
+        assert!(ran.passed("one") && !ran.passed("two") && !ran.passed("three"));
+    }
 }

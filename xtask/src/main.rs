@@ -8,16 +8,26 @@ mod check;
 mod ci;
 mod command;
 mod demo;
+// It lies where the measurements are, which need more than cargo to be built.
+#[expect(unreachable_pub, reason = "there it is public")]
+#[path = "../../benches/src/document.rs"]
+mod document;
+mod endurance;
+mod figures;
+mod fuzz;
 mod machine;
+mod mutants;
 mod packages;
 mod reliability;
 mod setup;
 mod sim;
 mod test;
 mod totals;
+mod vm;
 
 use std::process::ExitCode;
 
+use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 
 #[derive(Parser)]
@@ -43,10 +53,17 @@ enum Task {
     Reliability(reliability::Wanted),
     /// Simulate the whole pipeline, many seeds.
     Sim(sim::Seeds),
-    /// Make deliberate mistakes in the product, and show that the simulation notices each.
-    Mutants(sim::Mutants),
-    /// Simulate new seeds until the time is over.
+    /// Make deliberate mistakes in the product, and show which tests notice each.
+    Mutants(mutants::Mutants),
+    /// Count what the tests of recovery points try: runs, crashes, failures, kills.
+    Figures(figures::Figures),
+    /// Search inputs that break a decoder.
+    Fuzz(fuzz::Wanted),
+    /// All kernels by all kinds of disks, the counts above in large numbers, a thousand kills and
+    /// upgrades, long fuzzing, then new seeds of the simulation until the time is over.
     Nightly(sim::Night),
+    /// Boot Debian's kernels, and check that no write to any kind of disk is missed.
+    Vm(vm::Wanted),
     /// What continuous integration runs: checks, the demo, all tests.
     Ci(Consent),
 }
@@ -59,6 +76,13 @@ struct Consent {
     yes: bool,
 }
 
+/// The task `nightly`: what takes too long for every change, the shorter before the longer.
+fn nightly(wanted: &sim::Night) -> Result<()> {
+    vm::in_full()?;
+    endurance::run()?;
+    sim::nightly(wanted)
+}
+
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Setup(consent) => setup::run(packages::Purpose::Test, consent),
@@ -68,8 +92,11 @@ fn main() -> ExitCode {
         Task::Bench(wanted) => bench::run(&wanted),
         Task::Reliability(wanted) => reliability::run(&wanted),
         Task::Sim(wanted) => sim::run(&wanted),
-        Task::Mutants(wanted) => sim::mutants(&wanted),
-        Task::Nightly(wanted) => sim::nightly(&wanted),
+        Task::Mutants(wanted) => mutants::run(&wanted),
+        Task::Figures(wanted) => figures::run(&wanted),
+        Task::Fuzz(wanted) => fuzz::run(&wanted),
+        Task::Nightly(wanted) => nightly(&wanted),
+        Task::Vm(wanted) => vm::run(&wanted),
         Task::Ci(consent) => ci::run(consent),
     };
     match done {

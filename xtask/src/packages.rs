@@ -68,6 +68,8 @@ enum Probe {
     Versioned(&'static str),
     /// A program that loads kernel modules, unless what they bring is there already.
     Loader(&'static str),
+    /// A file at this path.
+    File(&'static str),
     /// A program of PostgreSQL, which Debian keeps in a directory for each version.
     Postgres(&'static str),
     /// A header below `/usr/include`.
@@ -123,6 +125,16 @@ const NEEDS: &[Need] = &[
     need!(Demo, Loader("modprobe"), "loads loop and zram", "kmod", "kmod"),
     need!(Demo, Program("mkfs.ext4"), "makes file systems", "e2fsprogs", "e2fsprogs"),
     need!(Demo, Program("mkfs.xfs"), "makes file systems", "xfsprogs", "xfsprogs"),
+    need!(Test, Program("apt-get"), "fetches kernels", "apt", "apt"),
+    need!(Test, Program("dpkg-deb"), "unpacks kernels", "dpkg", "dpkg"),
+    need!(
+        Test,
+        File("/usr/share/keyrings/debian-archive-keyring.gpg"),
+        "checks kernels",
+        "debian-archive-keyring",
+        "debian-keyring"
+    ),
+    need!(Test, Program("c++"), "builds the fuzzers' engine", "build-essential", "gcc-c++"),
     need!(Test, Program("nbdcopy"), "reads what is exported", "libnbd-bin", "libnbd"),
     need!(Test, Program("nbdsh"), "reads what is exported", "python3-libnbd", "python3-libnbd"),
     need!(Test, Program("qemu-img"), "compares and converts images", "qemu-utils", "qemu-img"),
@@ -180,6 +192,7 @@ impl Need {
             Probe::Program(name)
             | Probe::Versioned(name)
             | Probe::Loader(name)
+            | Probe::File(name)
             | Probe::Postgres(name)
             | Probe::Header(name)
             | Probe::Library(name) => name,
@@ -202,6 +215,7 @@ impl Probe {
             Self::Program(name) => is_installed(name),
             Self::Versioned(name) => is_installed(name) || is_installed_by_version(name),
             Self::Loader(name) => is_installed(name) || machine::makes_disks(),
+            Self::File(path) => Path::new(path).exists(),
             Self::Postgres(name) => is_installed(name) || is_in_a_version(name),
             Self::Header(name) => below("/usr/include", name) || below("/usr/local/include", name),
             Self::Library(name) => LIBRARY_DIRECTORIES.iter().any(|path| below(path, name)),

@@ -2,6 +2,7 @@
 //!
 //! Two agents are built: the one that is measured, and one that can be told to make mistakes.
 
+use std::fmt;
 use std::fs;
 
 use anyhow::{Context, Result};
@@ -9,10 +10,14 @@ use clap::Args;
 
 use crate::{
     Consent,
-    command::{as_root, become_command, built, cargo, run as run_command},
+    command::{as_root, become_command, built, cargo, command, repository, run as run_command},
+    document,
     packages::Purpose,
     setup,
 };
+
+/// What is known of recovery points, with the tables that commands write.
+const DOCUMENT: &str = "docs/reliability.md";
 
 /// What is asked of the measurements; they say what there is themselves.
 #[derive(Args)]
@@ -44,4 +49,45 @@ pub(crate) fn run(wanted: &Wanted) -> Result<()> {
         measure.args(["--points", &points.to_string()]);
     }
     become_command(&mut measure).map(|never| match never {})
+}
+
+/// Writes what `command` has found, with where it was found, between its marks in the document.
+pub(crate) fn write(command: &str, found: &str) -> Result<()> {
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let text = format!("Linux {}; commit {}.\n\n{found}\n", kernel.trim(), commit());
+    document::write(&repository().join(DOCUMENT), command, &text)
+}
+
+/// The commit that is checked out, with `+` if the tree differs from it.
+fn commit() -> String {
+    let git = |arguments: &[&str]| {
+        let output = command("git").args(arguments).output().ok();
+        let output = output.filter(|output| output.status.success());
+        output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let Some(commit) = git(&["rev-parse", "--short", "HEAD"]) else { return "unknown".into() };
+    let clean =
+        git(&["status", "--porcelain", "--untracked-files=no"]).is_some_and(|s| s.is_empty());
+    if clean { commit } else { format!("{commit}+") }
+}
+
+/// A table, as Markdown.
+pub(crate) struct Table(String);
+
+impl Table {
+    /// An empty one with these columns.
+    pub(crate) fn new<const N: usize>(columns: [&str; N]) -> Self {
+        Self(format!("| {} |\n|{}\n", columns.join(" | "), "---|".repeat(N)))
+    }
+
+    /// Adds a row.
+    pub(crate) fn row<const N: usize>(&mut self, cells: &[String; N]) {
+        self.0.push_str(&format!("| {} |\n", cells.join(" | ")));
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
 }

@@ -1,11 +1,17 @@
-//! The simulator: many seeds, deliberate mistakes, and the long run of a night.
+//! The simulator: many seeds, and the long run of a night.
 
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use clap::Args;
 
-use crate::command::{built, cargo, command, run as run_command};
+use crate::{
+    Consent,
+    command::{built, cargo, command, run as run_command},
+    figures,
+    packages::Purpose,
+    setup,
+};
 
 /// What is asked of the simulator.
 #[derive(Args)]
@@ -18,14 +24,6 @@ pub(crate) struct Seeds {
     from: u64,
 }
 
-/// What is asked of the mutants.
-#[derive(Args)]
-pub(crate) struct Mutants {
-    /// Seeds after which a mistake counts as unnoticed.
-    #[arg(long, default_value_t = 1000)]
-    seeds: u64,
-}
-
 /// What is asked of a night.
 #[derive(Args)]
 pub(crate) struct Night {
@@ -35,6 +33,11 @@ pub(crate) struct Night {
     /// The first seed; another each night.
     #[arg(long)]
     from: u64,
+    /// Kills and halts of real daemons, before the seeds.
+    #[arg(long, default_value_t = 1000)]
+    kills: u64,
+    #[command(flatten)]
+    consent: Consent,
 }
 
 /// Seeds a night runs between two looks at the clock.
@@ -42,22 +45,16 @@ const BATCH: u64 = 50_000;
 
 /// The task `sim`.
 pub(crate) fn run(wanted: &Seeds) -> Result<()> {
-    build(&[])?;
+    build()?;
     seeds(wanted.from, wanted.seeds)
 }
 
-/// The task `mutants`.
-pub(crate) fn mutants(wanted: &Mutants) -> Result<()> {
-    build(&["--features", "sim/mutants"])?;
-    let seeds = wanted.seeds.to_string();
-    let mut sim = command(built("release").join("sim"));
-    run_command(sim.args(["mutants", "--seeds", &seeds])).context("a mistake went unnoticed")
-}
-
-/// The task `nightly`: new seeds until the time is over.
+/// The task `nightly`: what the tests count, in large numbers, then new seeds until the time is over.
 pub(crate) fn nightly(wanted: &Night) -> Result<()> {
-    build(&[])?;
+    setup::ensure_installed(Purpose::Test, wanted.consent)?;
     let (began, mut from) = (Instant::now(), wanted.from);
+    println!("{}", figures::count(BATCH, wanted.kills)?);
+    build()?;
     while began.elapsed() < Duration::from_secs(wanted.minutes * 60) {
         seeds(from, BATCH)?;
         from += BATCH;
@@ -65,9 +62,8 @@ pub(crate) fn nightly(wanted: &Night) -> Result<()> {
     Ok(())
 }
 
-fn build(more: &[&str]) -> Result<()> {
-    let mut build = cargo(&["build", "--release", "--package", "sim"]);
-    run_command(build.args(more)).context("building")
+fn build() -> Result<()> {
+    run_command(&mut cargo(&["build", "--release", "--package", "sim"])).context("building")
 }
 
 fn seeds(from: u64, seeds: u64) -> Result<()> {

@@ -14,6 +14,7 @@ use crate::{
     packages::Purpose,
     setup,
     totals::Totals,
+    vm,
 };
 
 /// The task `test`.
@@ -34,6 +35,7 @@ pub(crate) fn run_tests() -> Result<()> {
     build()?;
     command::run(&mut cargo(&["test", "--workspace", "--doc", "--quiet"]))
         .context("examples in the documentation")?;
+    vm::subset()?;
     if is_installed("cargo-nextest") {
         let mut tests = cargo(&["nextest", "run", "--workspace", "--no-fail-fast"]);
         return become_command(with_root(&mut tests)?).map(|never| match never {});
@@ -48,7 +50,7 @@ fn build() -> Result<()> {
 }
 
 /// Lets cargo start test programs through sudo if this is not root.
-fn with_root(tests: &mut Command) -> Result<&mut Command> {
+pub(crate) fn with_root(tests: &mut Command) -> Result<&mut Command> {
     if !is_root() {
         ensure!(is_installed("sudo"), "tests of real disks need root: run this as root");
         let architecture = env::consts::ARCH.to_uppercase();
@@ -56,6 +58,12 @@ fn with_root(tests: &mut Command) -> Result<&mut Command> {
         tests.env(variable, "sudo --preserve-env");
     }
     Ok(tests)
+}
+
+/// The same, whether or not tests of real devices are to be skipped elsewhere: a test that was
+/// skipped has shown nothing.
+pub(crate) fn with_devices(tests: &mut Command) -> Result<&mut Command> {
+    with_root(tests.env_remove("PINNACE_SKIP_DEVICE_TESTS"))
 }
 
 /// Runs `cargo test`, which sums up each program alone, and sums all of them up at the end.

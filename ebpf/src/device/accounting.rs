@@ -55,6 +55,9 @@ impl DiskStatistics {
 pub enum Accounting {
     /// Everything that writes; discards apart. Write zeroes and secure erase count as writes.
     Full,
+    /// Everything that writes, without discards. md arrays with parity, and striped ones, keep no
+    /// statistics of discards.
+    WithoutDiscards,
     /// Data written only. zram's discards and write zeroes pass it by without being counted.
     DataOnly,
     /// Nothing. brd keeps no statistics: its tracking can't be checked.
@@ -65,6 +68,8 @@ impl Accounting {
     pub(super) fn of(name: &str) -> Self {
         if name.starts_with("zram") {
             Self::DataOnly
+        } else if name.starts_with("md") {
+            Self::WithoutDiscards
         } else if name.starts_with("ram") {
             Self::Nothing
         } else {
@@ -76,6 +81,7 @@ impl Accounting {
     pub fn counted(self, counters: &Counters) -> u64 {
         match self {
             Self::Full => counters.written + counters.other + counters.discarded,
+            Self::WithoutDiscards => counters.written + counters.other,
             Self::DataOnly => counters.written,
             Self::Nothing => 0,
         }
@@ -85,7 +91,7 @@ impl Accounting {
     pub fn kept(self, statistics: &DiskStatistics) -> u64 {
         match self {
             Self::Full => statistics.sectors_written + statistics.sectors_discarded,
-            Self::DataOnly => statistics.sectors_written,
+            Self::WithoutDiscards | Self::DataOnly => statistics.sectors_written,
             Self::Nothing => 0,
         }
     }

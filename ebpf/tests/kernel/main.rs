@@ -14,3 +14,4 @@ mod in_flight;
 mod lifecycle;
 mod marks;
 mod taints;
+mod upgrade;

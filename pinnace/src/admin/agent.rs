@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use blocks::{CutTime, PointRecord};
 use serde::{Deserialize, Serialize};
 
+use crate::agent::{Difference, Estimate};
+
 /// A request to the agent.
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -20,8 +22,29 @@ pub(crate) enum Request {
     Pause {
         disk: Option<String>,
     },
+    /// Ship again, and try again at once what failed or was refused.
     Resume {
         disk: Option<String>,
+    },
+    /// Make the replica what the disk is, although it holds something of its own.
+    DiscardTarget {
+        disk: String,
+    },
+    /// Try the connection again at once, and what was refused on it.
+    Retry,
+    /// Compare a disk with its replica: now, or in the window of comparisons.
+    Resync {
+        disk: String,
+        now: bool,
+    },
+    /// Hold a disk against its replica, reading so many bytes a second.
+    Verify {
+        disk: String,
+        rate_bytes: u64,
+    },
+    /// Say what a comparison would amount to.
+    EstimateResync {
+        disk: String,
     },
     /// Make a recovery point now; the answer comes when it is durable.
     CreatePoint {
@@ -39,6 +62,8 @@ pub(crate) enum Response {
     Done(String),
     /// The point that was made.
     Point(PointMade),
+    /// What a comparison would amount to.
+    Estimate(Estimate),
 }
 
 /// The agent as a whole.
@@ -53,6 +78,15 @@ pub(crate) struct Status {
     /// Resident memory of the agent, in bytes.
     pub(crate) memory_bytes: u64,
     pub(crate) points: PointsStatus,
+    /// Datagrams of the connection to the target, since the agent started.
+    pub(crate) link_bytes: LinkBytes,
+}
+
+/// Bytes of datagrams, headers of UDP and IP not counted.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct LinkBytes {
+    pub(crate) sent: u64,
+    pub(crate) received: u64,
 }
 
 /// The connection to the target.
@@ -62,6 +96,8 @@ pub(crate) enum LinkStatus {
     NotEnrolled,
     Connecting {
         last_error: Option<String>,
+        /// When it is tried again.
+        next_attempt: Option<jiff::Timestamp>,
     },
     Connected {
         since: jiff::Timestamp,
@@ -76,8 +112,11 @@ impl std::fmt::Display for LinkStatus {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::NotEnrolled => f.write_str("not enrolled"),
-            Self::Connecting { last_error: None } => f.write_str("connecting"),
-            Self::Connecting { last_error: Some(error) } => write!(f, "retrying: {error}"),
+            Self::Connecting { last_error: None, .. } => f.write_str("connecting"),
+            Self::Connecting { last_error: Some(error), next_attempt } => {
+                write!(f, "retrying: {error}")?;
+                next_attempt.map_or(Ok(()), |at| write!(f, ", next at {at:.0}"))
+            }
             Self::Connected { since } => write!(f, "connected since {since:.0}"),
             Self::Refused { reason } => write!(f, "refused: {reason}"),
         }
@@ -95,12 +134,27 @@ pub(crate) struct DiskStatus {
     pub(crate) size_bytes: u64,
     pub(crate) chunk_bytes: u64,
     pub(crate) state: DiskState,
+    /// Since when it is in that state.
+    pub(crate) since: jiff::Timestamp,
     /// Why the state is not green, and what to do.
     pub(crate) reason: Option<String>,
+    /// The comparison that is due or under way.
+    pub(crate) resync: Option<ResyncStatus>,
+    /// The last verification.
+    pub(crate) verify: Option<VerifyStatus>,
+    /// Blocks drawn at random that did not differ, since the agent started, or since a comparison
+    /// or a difference; and the share of all blocks that may differ all the same, with a
+    /// confidence of 95 %.
+    pub(crate) sampled_blocks: u64,
+    pub(crate) divergence_max: f64,
+    /// What it has found, and nobody has sent yet.
+    pub(crate) difference: Option<Difference>,
     /// How long initial replication or comparison will still take, at the pace so far.
     pub(crate) remaining_seconds: Option<f64>,
     /// The age of the oldest write that the replica lacks.
     pub(crate) rpo_seconds: f64,
+    /// How old it may be.
+    pub(crate) objective_seconds: f64,
     /// Marked and not yet sent.
     pub(crate) dirty_bytes: u64,
     /// Sent and not yet durable on the target.
@@ -114,6 +168,45 @@ pub(crate) struct DiskStatus {
     pub(crate) ack_latency: Option<Latency>,
     /// The newest recovery point that the target holds of it.
     pub(crate) last_point: Option<PointMade>,
+}
+
+/// A comparison that is due or under way.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+pub(crate) struct ResyncStatus {
+    /// The reason's name for machines.
+    pub(crate) reason: String,
+    /// The reason in words.
+    pub(crate) detail: String,
+    pub(crate) since: jiff::Timestamp,
+    /// When it began, if it has.
+    pub(crate) begun: Option<jiff::Timestamp>,
+    /// The window in which it may begin.
+    pub(crate) window: String,
+    /// When it begins at the latest, if it waits for the window and that opens.
+    pub(crate) begins: Option<jiff::Timestamp>,
+}
+
+/// A verification under way, or the last one.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct VerifyStatus {
+    pub(crate) phase: VerifyPhase,
+    pub(crate) began: jiff::Timestamp,
+    pub(crate) ended: Option<jiff::Timestamp>,
+    /// Bytes of the disk that were looked at.
+    pub(crate) bytes: u64,
+    pub(crate) of_bytes: u64,
+    pub(crate) differing_bytes: u64,
+    /// Bytes that were dirty whenever they were looked at.
+    pub(crate) unsettled_bytes: u64,
+    pub(crate) error: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum VerifyPhase {
+    Running,
+    Done,
+    Failed,
 }
 
 /// A recovery point that is durable.

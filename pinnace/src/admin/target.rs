@@ -25,6 +25,10 @@ pub(crate) enum Request {
         disk: String,
         device: PathBuf,
     },
+    /// Makes a replica a disk of its own.
+    Promote {
+        disk: String,
+    },
     Point(PointRequest),
 }
 
@@ -74,6 +78,9 @@ pub(crate) struct ReplicaStatus {
     pub(crate) machine: String,
     pub(crate) size_bytes: u64,
     pub(crate) state: String,
+    /// The line of history that it is in.
+    pub(crate) generation: String,
+    pub(crate) promoted: bool,
     pub(crate) epoch: u64,
     pub(crate) connected: bool,
     pub(crate) base: PathBuf,

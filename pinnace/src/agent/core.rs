@@ -8,11 +8,12 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use blocks::{ByteLen, DiskId, MachineId};
+use blocks::{ByteLen, DiskId, MachineId, Slot};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use ebpf::Tracking;
+use ebpf::{Counters, Tracking};
 use shipper::Engine;
 use tracker::hrl::LogState;
+use wire::message::Features;
 
 use self::points::Points;
 use super::cutter::CutDone;
@@ -20,6 +21,7 @@ use super::disk::ProtectedDisk;
 use super::link::{LinkEvent, LinkSender};
 use super::recorded::AbsentDisk;
 use super::state::AgentState;
+use super::verify::{Question, Told};
 use crate::admin::agent::{LinkStatus, Request, Response};
 use crate::config::AgentConfig;
 
@@ -28,7 +30,10 @@ mod cycle;
 mod gaps;
 pub(super) mod points;
 mod requests;
+pub(super) mod resync;
 mod sessions;
+mod standing;
+pub(super) mod verify;
 
 /// How often the rings are drained when nothing else happens.
 const TICK: Duration = Duration::from_millis(20);
@@ -46,6 +51,10 @@ pub(super) enum Event {
     Link(LinkEvent),
     /// A cut has ended.
     Cut(Box<CutDone>),
+    /// Somebody verifies a disk, and asks what is dirty.
+    Verify(Question),
+    /// How a verification goes.
+    Verified(DiskId, Told),
     /// Stop in order: tracking goes on in the kernel.
     Stop,
 }
@@ -58,12 +67,16 @@ pub(super) struct Core {
     pub(super) target: Option<String>,
     pub(super) boot_id: [u8; 16],
     pub(super) tracking: Option<Tracking>,
+    /// Of disks that are yet to be taken up: what the programs of another build had counted.
+    pub(super) behind: BTreeMap<Slot, Counters>,
     pub(super) engine: Engine,
     pub(super) disks: BTreeMap<DiskId, ProtectedDisk>,
     /// Recorded disks that could not be taken up.
     pub(super) absent: Vec<AbsentDisk>,
     pub(super) link: LinkSender,
     pub(super) link_status: LinkStatus,
+    /// What both ends of the connection are able to do.
+    pub(super) features: Features,
     pub(super) next_check: Instant,
     pub(super) points: Points,
     /// Where events come from, for threads that the core starts.
@@ -95,6 +108,8 @@ impl Core {
             Event::Admin(request, answer) => self.apply_request(request, &answer),
             Event::Link(event) => self.apply_link(event),
             Event::Cut(done) => self.apply_cut(*done),
+            Event::Verify(question) => self.apply_question(&question),
+            Event::Verified(disk, told) => self.apply_verified(disk, told),
             Event::Stop => {}
         }
     }
@@ -117,6 +132,7 @@ impl Core {
                     disk.next_cycle = now + Duration::from_secs(1);
                 }
             }
+            self.settle(id);
         }
     }
 

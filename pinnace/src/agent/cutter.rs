@@ -194,9 +194,9 @@ impl Shell {
             Ok(window) => {
                 let hurry = hurry(&mut self.may_hurry);
                 let table = &mut self.table;
-                let (freezer, early) = (None, Vec::new());
+                let (freezer, memory) = (None, mistake::Memory::default());
                 let run =
-                    Run { table, window, disks: &tracked, numbers, freeze_limit, freezer, early };
+                    Run { table, window, disks: &tracked, numbers, freeze_limit, freezer, memory };
                 (images, frozen) = run.drive(&mut cut);
                 drop(hurry);
             }

@@ -5,26 +5,37 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use blocks::{Bitmap, ByteLen, Coverage, DiskId, Epoch, GapReason, Generation, Geometry, Taint};
+use blocks::{
+    Bitmap, ByteLen, Claim, Coverage, DiskId, Epoch, GapReason, Generation, Geometry, Taint, Ticket,
+};
+use control::EpochRetry;
 use crossbeam_channel::Sender;
 use ebpf::device::Device;
-use ebpf::{DiskClass, TrackedDisk};
+use ebpf::{Counters, DiskClass, TrackedDisk};
 use hdrhistogram::Histogram;
 use shipper::{DiskHandle, ShipReport};
 use tracker::cut::Heat;
 use tracker::{Confirmation, CrossCheck, DiskTracker, Harvest, Reading, Sample, Verdict};
-use wire::message::OpenDisk;
+use wire::message::{OpenDisk, Origin};
 use wire::{DataKey, Sealer, Text};
 
 use super::clock::now;
+use super::core::resync::UnderWay;
+use super::core::verify::Looking;
 use super::points::DiskPoints;
-use super::state::DiskRecord;
-use crate::admin::agent::{Latency, Response, SentBytes};
+use super::state::{DiskRecord, Standing};
+use super::trouble::Held;
+use crate::admin::agent::{Latency, Response, SentBytes, VerifyStatus};
 
 /// Says that a baseline was kept beside the disk's maps.
 const BASELINE_KEPT: u64 = 1;
 /// Says that what is outstanding at rest was kept with it.
 const REST_KEPT: u64 = 1;
+
+/// How long a disk is looked at for a moment of rest before its initial replication begins. Only one
+/// that is never idle, not for microseconds, takes so long, and its points are not confirmed.
+const SETTLING: Duration = Duration::from_secs(1);
+const BETWEEN_LOOKS: Duration = Duration::from_micros(500);
 
 /// The cross-check of a disk that was tracked before: it goes on from the offset kept then, so that
 /// a loss while no agent ran is found.
@@ -32,6 +43,15 @@ pub(super) fn resumed_check(tracked: &TrackedDisk) -> CrossCheck {
     match tracked.baseline() {
         [BASELINE_KEPT, offset, _, _] => CrossCheck::resume(offset.cast_signed()),
         _ => CrossCheck::default(),
+    }
+}
+
+/// The programs that count now are behind those that did: the kept offset follows. What is
+/// outstanding at rest has to be learnt anew.
+pub(super) fn follow_upgrade(tracked: &TrackedDisk, device: &Device, behind: &Counters) {
+    if let [BASELINE_KEPT, offset, _, _] = tracked.baseline() {
+        let offset = offset.wrapping_sub(device.accounting.counted(behind));
+        tracked.keep_baseline([BASELINE_KEPT, offset, 0, 0]);
     }
 }
 
@@ -60,12 +80,33 @@ pub(super) struct ProtectedDisk {
     pub(super) handle: DiskHandle,
     pub(super) tracker: DiskTracker,
     pub(super) check: CrossCheck,
+    /// Whether what the counters say proves anything: the offset of the cross-check was settled
+    /// before the last pass began. What was missed before that is in no counter.
+    pub(super) proves: bool,
     pub(super) session: Session,
     pub(super) next_cycle: Instant,
     pub(super) next_log: Instant,
     pub(super) waiting: Option<(Waiting, Instant)>,
-    /// Why nothing is sent until then: an epoch failed for a reason that may pass.
-    pub(super) held: Option<(String, Instant)>,
+    pub(super) held: Option<Held>,
+    /// How often the target has failed it.
+    pub(super) retry: EpochRetry,
+    /// What the target handed out last.
+    pub(super) ticket: Ticket,
+    /// Whether this agent has had it open: from then on it knows every epoch that was sealed.
+    pub(super) has_been_open: bool,
+    /// A line of the replica's that a person wants to be written over.
+    pub(super) discard: Option<Generation>,
+    /// A comparison that is under way.
+    pub(super) comparing: Option<UnderWay>,
+    /// How the last verification went, or how it goes.
+    pub(super) verifying: Option<VerifyStatus>,
+    /// When blocks are sampled next, whether they are being, and how many were since a comparison
+    /// or a difference, none of which differed.
+    pub(super) next_sample: Instant,
+    pub(super) is_sampling: bool,
+    pub(super) sampled_blocks: u64,
+    /// What a verification is looking at.
+    pub(super) looking: Option<Looking>,
     /// The pass that is under way.
     pub(super) pass: Option<Pass>,
     /// Ring records known to be lost.
@@ -111,8 +152,10 @@ pub(super) enum Session {
     Open { sealer: Arc<Sealer> },
     /// The target could not serve the disk, for a reason that may pass.
     Failed { reason: String, until: Instant, next: Retry },
-    /// The target will not have it: a person must act.
-    Refused { reason: String },
+    /// The target will not have it: a person must act, and then it is tried again.
+    ///
+    /// `replica` is the line that the replica is in, if it is not the source's.
+    Refused { reason: String, next: Retry, replica: Option<Generation> },
 }
 
 /// What to do once a failure may have passed.
@@ -130,7 +173,8 @@ pub(super) struct Sent {
     pub(super) rate: ByteLen,
     pub(super) last_durable: Option<jiff::Timestamp>,
     pub(super) gaps: u64,
-    pub(super) failures: u32,
+    /// The newest epoch of this process whose end was let go.
+    pub(super) ended: Epoch,
     sealed: VecDeque<(Epoch, Instant)>,
     /// From seal to durable acknowledgement, in microseconds.
     latency: Histogram<u64>,
@@ -145,7 +189,7 @@ impl Sent {
             rate: ByteLen(0),
             last_durable: None,
             gaps: 0,
-            failures: 0,
+            ended: Epoch::NONE,
             sealed: VecDeque::new(),
             latency: latency.expect("bounds of 1 and more, three digits"),
         }
@@ -175,7 +219,6 @@ impl Sent {
             }
             self.totals.epochs += 1;
         }
-        self.failures = 0;
         self.last_durable = Some(jiff::Timestamp::now());
     }
 
@@ -203,6 +246,20 @@ impl ProtectedDisk {
             geometry: self.geometry,
             name: Text::lossy(&self.name),
             key: self.key.clone(),
+            origin: self.origin(),
+        }
+    }
+
+    /// What it has been through. What the kernel has marked must be in the tracker.
+    fn origin(&self) -> Origin {
+        let sealed = self.has_been_open.then(|| self.tracker.sealed());
+        Origin {
+            // A source stays in the line it began; failing back will begin another.
+            past: Vec::new(),
+            acked: self.tracker.acked(),
+            has_changed: self.gap().is_some() || !self.tracker.outstanding().is_empty(),
+            claim: Claim { ticket: self.ticket, sealed },
+            discard: self.discard,
         }
     }
 
@@ -237,12 +294,15 @@ impl ProtectedDisk {
             true => Verdict::Plausible,
             false => self.check.handle_reading(Reading { statistics, counted }),
         };
-        if let Some(offset) = self.check.settled_offset() {
+        if let Some(offset) = self.check.settled_offset().filter(|_| self.proves) {
             let (kept, rest) = match self.points.confirmation.rest() {
                 Some(rest) => (REST_KEPT, rest.cast_unsigned()),
                 None => (0, 0),
             };
             self.tracked.keep_baseline([BASELINE_KEPT, offset.cast_unsigned(), kept, rest]);
+        }
+        if let Verdict::Missing { sectors } = verdict {
+            self.points.confirmation.handle_missing(sectors);
         }
         Ok(match verdict {
             _ if !taints.is_empty() => Some(GapReason::Tainted(taints)),
@@ -251,6 +311,20 @@ impl ProtectedDisk {
             }
             Verdict::Confirmed | Verdict::Plausible => None,
         })
+    }
+
+    /// Waits for two moments of rest, but not for long, so that the cross-check misses nothing from
+    /// here on.
+    pub(super) fn settle(&mut self) -> anyhow::Result<()> {
+        let deadline = Instant::now() + SETTLING;
+        while self.check.settled_offset().is_none() && Instant::now() < deadline {
+            if let Some(reading) = self.sample()?.at_rest() {
+                self.check.handle_rest(reading);
+            }
+            std::thread::sleep(BETWEEN_LOOKS);
+        }
+        self.proves = self.check.settled_offset().is_some();
+        Ok(())
     }
 
     /// A look at all counters, to confirm points.
@@ -276,7 +350,8 @@ impl ProtectedDisk {
     }
 
     /// Drops the pending bits of what is durable, then notes the epoch beside them.
-    pub(super) fn release(&self, released: &Bitmap) {
+    pub(super) fn release(&mut self, released: &Bitmap) {
+        self.looking.iter_mut().for_each(|looking| looking.note(released));
         released.words().for_each(|(index, bits)| self.tracked.drop_pending(index, bits));
         self.tracked.acknowledge(self.tracker.acked());
     }
@@ -289,9 +364,39 @@ impl ProtectedDisk {
         }
     }
 
-    /// How long to leave the target alone after a failure: 1 s, doubling to 60 s.
-    pub(super) fn retry_delay(&self) -> Duration {
-        Duration::from_secs(1 << self.sent.failures.min(6)).min(Duration::from_secs(60))
+    /// Whether nothing of it is sent for a while.
+    pub(super) fn is_held(&self, now: Instant) -> bool {
+        self.held.as_ref().is_some_and(|held| now < held.until)
+    }
+
+    /// A person wants it tried at once, whatever came of it before.
+    pub(super) fn try_at_once(&mut self) {
+        self.retry.handle_person();
+        self.held = None;
+        self.next_cycle = Instant::now();
+        match &mut self.session {
+            Session::Refused { next, reason, .. } => {
+                let (reason, next) = (std::mem::take(reason), *next);
+                self.session = Session::Failed { reason, until: Instant::now(), next };
+            }
+            Session::Failed { until, .. } => *until = Instant::now(),
+            Session::Closed | Session::Opening | Session::Open { .. } => {}
+        }
+    }
+
+    /// Where its protection stands.
+    pub(super) fn standing(&self) -> &Standing {
+        self.record.standing.as_ref().expect("set when the disk is taken up")
+    }
+
+    /// Whether a verification has found a difference that nothing is done about.
+    pub(super) fn is_known_to_differ(&self) -> bool {
+        self.record.difference.is_some() && self.gap().is_none()
+    }
+
+    /// How much is dirty, suspect or on its way.
+    pub(super) fn outstanding_bytes(&self) -> ByteLen {
+        ByteLen(outstanding(&self.tracker).0.min(self.geometry.len().0))
     }
 
     pub(super) fn path(&self) -> PathBuf {

@@ -16,6 +16,8 @@ use wire::{Text, Token};
 
 use super::link::resolve;
 use super::state::{AgentState, MachineIdentity};
+use crate::admin;
+use crate::admin::agent::{Request, Response};
 use crate::config::AgentConfig;
 use crate::exit::{Exit, Failure};
 use crate::identity::{hostname, random_bytes};
@@ -32,7 +34,8 @@ const ANSWER_MAX: usize = 64 << 10;
 pub(crate) fn enroll(config: &AgentConfig, address: &str, token: &str) -> Result<String> {
     let token = read_token(token)?;
     let state = AgentState::open(&config.state_dir)?;
-    let machine = match state.identity()? {
+    let before = state.identity()?;
+    let machine = match &before {
         Some(identity) => identity.machine.parse().context("this machine's identity")?,
         None => MachineId(random_bytes()?),
     };
@@ -63,8 +66,13 @@ pub(crate) fn enroll(config: &AgentConfig, address: &str, token: &str) -> Result
         target: address.to_owned(),
         target_id: target_id.clone(),
     })?;
-    let restart = if config.socket.exists() { "; restart the agent to connect" } else { "" };
-    Ok(format!("Machine {machine} is enrolled with target {target_id} at {address}{restart}"))
+    let known = before.is_some_and(|before| before.target == address);
+    let agent = match admin::call(&config.socket, &Request::Retry, PATIENCE) {
+        Ok(Response::Done(_)) if known => "; the agent connects",
+        Ok(_) => "; restart the agent to connect",
+        Err(_) => "",
+    };
+    Ok(format!("Machine {machine} is enrolled with target {target_id} at {address}{agent}"))
 }
 
 fn read_token(text: &str) -> Result<Token> {

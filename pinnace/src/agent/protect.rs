@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use blocks::{Bitmap, Coverage, DiskId, GapReason, Generation, Geometry};
+use control::EpochRetry;
 use crossbeam_channel::Sender;
 use ebpf::device::Device;
 use ebpf::{DiskSpec, TrackedDisk, Tracking};
@@ -18,10 +19,12 @@ use wire::DataKey;
 
 use super::clock::now;
 use super::core::Core;
-use super::disk::{Pass, ProtectedDisk, Sent, Session, resumed_check, resumed_confirmation};
-use super::own_store;
+use super::disk::{
+    Pass, ProtectedDisk, Retry, Sent, Session, follow_upgrade, resumed_check, resumed_confirmation,
+};
 use super::points::DiskPoints;
-use super::state::DiskRecord;
+use super::state::{DiskRecord, Refusal, Standing};
+use super::{content, own_store, recorded};
 use crate::admin::agent::{LinkStatus, Response};
 use crate::exit::{Exit, Failure};
 use crate::identity::{hex, random_bytes};
@@ -69,6 +72,7 @@ pub(super) fn check(core: &Core, path: &Path) -> Result<Device> {
         return Err(Failure::new(Exit::Refused, message).into());
     }
     refuse_shared(&device)?;
+    refuse_double(&device)?;
     Ok(device)
 }
 
@@ -89,10 +93,21 @@ fn refuse_partition(path: &Path, disk: &Device) -> Result<()> {
 
 /// A disk that several hosts write to can't be tracked from one of them.
 fn refuse_shared(device: &Device) -> Result<()> {
-    let Some(kind) = super::shared::used_by_several_hosts(&device.path)? else { return Ok(()) };
+    let Some(kind) = super::content::used_by_several_hosts(&device.path)? else { return Ok(()) };
     let message = format!(
         "{} holds {kind}, which several hosts may write at once: tracking from one of them would \
          miss the others' writes",
+        device.name
+    );
+    Err(Failure::new(Exit::Refused, message).into())
+}
+
+/// A disk that can't be told from another can't be found again.
+fn refuse_double(device: &Device) -> Result<()> {
+    let Some(other) = recorded::double_of(device)? else { return Ok(()) };
+    let message = format!(
+        "{} and {other} say that they are the same disk: after a restart nobody could tell which of \
+         them the replica is of",
         device.name
     );
     Err(Failure::new(Exit::Refused, message).into())
@@ -122,7 +137,13 @@ pub(super) fn protect(
         boot_id: hex(&core.boot_id),
         serial: device.identity.serial.clone(),
         wwn: device.identity.wwn.clone(),
+        content: content::identifier(&device.path),
         paused: false,
+        standing: Some(Standing::begin()),
+        ticket: None,
+        resync: None,
+        last_compared: None,
+        difference: None,
     };
     // Key, log, record: a record on disk always has the other two.
     core.state.write_key(id, &key)?;
@@ -183,45 +204,79 @@ pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> R
     }
     let source = DiskSource { id, path: device.path.clone(), geometry };
     let handle = core.engine.add_disk(source).context("opening the disk for reading")?;
+    if let Some(behind) = core.behind.remove(&tracked.slot()) {
+        follow_upgrade(&tracked, &device, &behind);
+    }
     let check = resumed_check(&tracked);
     let points = DiskPoints::new(resumed_confirmation(&tracked));
     let tracker = DiskTracker::new(geometry, start, now());
     tracing::info!(DISK = device.name, coverage = ?tracker.coverage(), "tracked");
-    let refreshed = DiskRecord {
-        path: device.path.clone(),
-        disk_sequence: device.sequence,
-        boot_id: hex(&core.boot_id),
-        ..record.clone()
-    };
+    let refreshed = refreshed(record, &device, &core.boot_id);
     if refreshed != *record {
         core.state.write_disk(&refreshed)?;
     }
-    let disk = ProtectedDisk {
+    let session = refused_before(&refreshed).unwrap_or(Session::Closed);
+    let mut disk = ProtectedDisk {
         id,
         generation: spec.generation,
         geometry,
         name: device.name.clone(),
-        record: refreshed,
         key: core.state.key(id)?,
+        record: refreshed,
         device,
         tracked,
         handle,
+        comparing: None,
+        verifying: None,
+        next_sample: Instant::now() + core.config.verify.sample_interval.unwrap_or_default(),
+        is_sampling: false,
+        sampled_blocks: 0,
+        looking: None,
         pass: tracker.in_pass().then(|| Pass::begin(&tracker)),
         tracker,
+        proves: check.settled_offset().is_some(),
         check,
-        session: Session::Closed,
+        session,
         next_cycle: Instant::now(),
         next_log: Instant::now(),
         waiting: None,
         held: None,
+        retry: EpochRetry::new(core.config.retry_longest),
+        ticket: record.ticket()?,
+        has_been_open: false,
+        discard: None,
         ring_lost: 0,
         sent: Sent::new(),
         heat: Heat::default(),
         points,
     };
+    if disk.pass.is_some()
+        && let Err(error) = disk.settle()
+    {
+        tracing::warn!(DISK = disk.name, "counters: {error:#}");
+    }
     own_store::announce_source(id, disk.device.sequence)?;
     core.disks.insert(id, disk);
     Ok(())
+}
+
+/// The record of a disk as it was found again.
+fn refreshed(record: &DiskRecord, device: &Device, boot_id: &[u8; 16]) -> DiskRecord {
+    DiskRecord {
+        path: device.path.clone(),
+        disk_sequence: device.sequence,
+        boot_id: hex(boot_id),
+        content: content::identifier(&device.path),
+        standing: record.standing.clone().or_else(|| Some(Standing::begin())),
+        ..record.clone()
+    }
+}
+
+/// What waited for a person when the agent stopped waits still.
+fn refused_before(record: &DiskRecord) -> Option<Session> {
+    let Refusal { reason, replica } = record.standing.as_ref()?.refusal.clone()?;
+    let replica = replica.and_then(|line| line.parse().ok());
+    Some(Session::Refused { reason, next: Retry::AskAgain, replica })
 }
 
 /// Has the kernel track a disk, or finds that it has done so all the while.
@@ -229,7 +284,8 @@ fn track(core: &mut Core, spec: &DiskSpec) -> Result<(TrackedDisk, Pins)> {
     let tracking = match &mut core.tracking {
         Some(tracking) => tracking,
         none => {
-            let loaded = Tracking::open_or_load(&core.config.pin_dir);
+            let config = &core.config;
+            let loaded = Tracking::open_or_load_with(&config.pin_dir, config.tracking);
             none.insert(loaded.context("loading the tracking programs")?.0)
         }
     };

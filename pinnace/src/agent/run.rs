@@ -8,6 +8,7 @@ use anyhow::{Context, Result};
 use crossbeam_channel::{Sender, bounded, unbounded};
 use ebpf::Tracking;
 use shipper::{Engine, EngineConfig, Limits};
+use wire::message::Features;
 
 use super::core::points::Points;
 use super::core::{Core, Event};
@@ -17,6 +18,7 @@ use super::recorded::{self, AbsentDisk};
 use super::state::AgentState;
 use crate::admin::Server;
 use crate::admin::agent::{LinkStatus, Request, Response};
+use crate::causes::with_causes;
 use crate::config::AgentConfig;
 use crate::exit::{Exit, Failure};
 use crate::{identity, logging, service};
@@ -65,13 +67,14 @@ fn assemble(
             // The core ends after the link.
             let events = events.clone();
             let tell = move |event| drop(events.send(Event::Link(event)));
-            let (link, thread) = link::start(&state, identity, Box::new(tell))?;
+            let (link, thread) =
+                link::start(&state, identity, config.retry_longest, Box::new(tell))?;
             (link, Some(thread))
         }
         None => (link::unconnected(), None),
     };
     let link_status = match machine {
-        Some(_) => LinkStatus::Connecting { last_error: None },
+        Some(_) => LinkStatus::Connecting { last_error: None, next_attempt: None },
         None => LinkStatus::NotEnrolled,
     };
     let points = Points::new(&config.policy);
@@ -82,11 +85,13 @@ fn assemble(
         target,
         boot_id: identity::boot_id()?,
         tracking: None,
+        behind: BTreeMap::new(),
         engine,
         disks: BTreeMap::new(),
         absent: Vec::new(),
         link,
         link_status,
+        features: Features::default(),
         next_check: Instant::now(),
         points,
         events,
@@ -99,10 +104,12 @@ fn assemble(
 fn take_up_all(core: &mut Core) -> Result<()> {
     let records = core.state.disks()?;
     if !records.is_empty() {
-        let (tracking, attached) = Tracking::open_or_load(&core.config.pin_dir)
+        let config = &core.config;
+        let (tracking, attached) = Tracking::open_or_load_with(&config.pin_dir, config.tracking)
             .context("loading the tracking programs")?;
         tracing::info!(?attached, "the tracking programs are in the kernel");
-        core.tracking = Some(tracking);
+        core.tracking =
+            Some(if tracking.is_current() { tracking } else { upgrade(core, tracking)? });
     }
     for record in records {
         let taken = recorded::find(&record, &identity::hex(&core.boot_id))
@@ -114,6 +121,24 @@ fn take_up_all(core: &mut Core) -> Result<()> {
         }
     }
     forget_strays(core)
+}
+
+/// Has the programs of this build do what those of another did. If that fails, they go on.
+fn upgrade(core: &mut Core, tracking: Tracking) -> Result<Tracking> {
+    match tracking.upgrade() {
+        Ok((tracking, behind)) => {
+            tracing::info!("the tracking programs were replaced by those of this build");
+            core.behind = behind.into_iter().collect();
+            Ok(tracking)
+        }
+        Err(error) => {
+            let error = with_causes(&error);
+            tracing::warn!(error, "the tracking programs of another build go on");
+            let config = &core.config;
+            let opened = Tracking::open_or_load_with(&config.pin_dir, config.tracking);
+            Ok(opened.context("taking up the tracking programs")?.0)
+        }
+    }
 }
 
 /// Disks that the kernel tracks without a record: their protection was interrupted.

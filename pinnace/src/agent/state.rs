@@ -12,13 +12,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use blocks::{DiskId, GapReason, Geometry};
+use blocks::{DiskId, Generation, Geometry, Ticket};
+use control::ProtectionState;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use storage::{FileStorage, StorePath};
 use tracker::hrl::{self, Log};
 use wire::DataKey;
 
+use super::resync::{Compared, Difference, ResyncRecord};
 use crate::exit::{Exit, Failure};
+use crate::identity::hex;
 use crate::pki::write_private;
 
 /// The agent's state directory.
@@ -37,7 +40,7 @@ pub(crate) struct MachineIdentity {
 }
 
 /// What was protected.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 pub(crate) struct DiskRecord {
     pub(crate) id: String,
     pub(crate) generation: String,
@@ -51,7 +54,59 @@ pub(crate) struct DiskRecord {
     /// What its hardware said of itself, where it says anything.
     pub(crate) serial: Option<String>,
     pub(crate) wwn: Option<String>,
+    /// The identifier of the partition table or file system that was on it last.
+    #[serde(default)]
+    pub(crate) content: Option<String>,
     pub(crate) paused: bool,
+    /// Where its protection stood; nothing in a record of an older version.
+    #[serde(default)]
+    pub(crate) standing: Option<Standing>,
+    /// What the target handed out when the disk was opened last: without it, this source is not
+    /// taken for the one that was there.
+    #[serde(default)]
+    pub(crate) ticket: Option<TicketRecord>,
+    /// The comparison that it needs.
+    #[serde(default)]
+    pub(crate) resync: Option<ResyncRecord>,
+    /// What the last one amounted to.
+    #[serde(default)]
+    pub(crate) last_compared: Option<Compared>,
+    /// What a verification has found, until a comparison has sent it.
+    #[serde(default)]
+    pub(crate) difference: Option<Difference>,
+}
+
+/// A ticket as it is kept.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct TicketRecord {
+    number: u64,
+    secret: String,
+}
+
+/// Why the target refuses a disk.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct Refusal {
+    /// In words.
+    pub(crate) reason: String,
+    /// The line that the replica is in, if it is not the source's.
+    pub(crate) replica: Option<String>,
+}
+
+/// Where the protection of a disk stands.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct Standing {
+    pub(crate) state: ProtectionState,
+    pub(crate) since: jiff::Timestamp,
+    /// Why the target refuses it, which waits for a person whatever becomes of the agent.
+    pub(crate) refusal: Option<Refusal>,
+}
+
+impl Standing {
+    /// That of a disk whose protection begins.
+    pub(crate) fn begin() -> Self {
+        let (state, since) = (ProtectionState::InitialReplication, jiff::Timestamp::now());
+        Self { state, since, refusal: None }
+    }
 }
 
 impl AgentState {
@@ -167,25 +222,22 @@ impl DiskRecord {
         Ok(Geometry::new(self.sectors, self.logical_block, chunk)?)
     }
 
-    /// Whether its hardware told who it is when it was protected.
-    pub(crate) fn says_who_it_is(&self) -> bool {
-        self.serial.is_some() || self.wwn.is_some()
+    /// The ticket of the last opening; one of a source that has none if there was no opening.
+    pub(crate) fn ticket(&self) -> Result<Ticket> {
+        let Some(kept) = &self.ticket else { return Ok(Ticket::default()) };
+        // Its secret is 32 digits, as an identity is.
+        let secret: Generation = kept.secret.parse().context("the secret of a ticket")?;
+        Ok(Ticket { number: kept.number, secret: secret.0 })
+    }
+
+    pub(crate) fn set_ticket(&mut self, ticket: Ticket) {
+        self.ticket = Some(TicketRecord { number: ticket.number, secret: hex(&ticket.secret) });
     }
 
     /// Whether `wanted` is this disk's name, path or identity.
     pub(crate) fn is(&self, wanted: &str) -> bool {
         let name = self.path.file_name().is_some_and(|name| name == wanted);
         name || self.path.as_os_str() == wanted || self.id == wanted
-    }
-}
-
-/// What a person can do about an open gap, if anything.
-pub(crate) fn advice(reason: GapReason) -> Option<&'static str> {
-    match reason {
-        GapReason::Tainted(taints) if taints.contains(blocks::Taint::StatisticsOff) => {
-            Some("write 1 to the disk's queue/iostats")
-        }
-        _ => None,
     }
 }
 

@@ -2,26 +2,29 @@
 
 use std::time::Duration;
 
-use blocks::{Epoch, GapReason, MonotonicNs};
+use blocks::{Epoch, MonotonicNs};
+use control::{ProtectionState, ResyncWindow};
 use ebpf::Counters;
 
-use super::disk::{ProtectedDisk, Session};
-use crate::admin::agent::{DiskState, DiskStatus, TrackingStatus};
-
-/// A disk lags when its replica is older than this many intervals of deltas.
-const LAGGING_INTERVALS: u32 = 6;
+use super::core::verify::divergence_max;
+use super::disk::ProtectedDisk;
+use crate::admin::agent::{DiskState, DiskStatus, ResyncStatus, TrackingStatus};
 
 /// What is needed beside the disk itself.
 pub(super) struct View {
     pub(super) now: MonotonicNs,
-    pub(super) interval: Duration,
+    pub(super) objective: Duration,
     pub(super) counters: Counters,
+    /// Why the disk is not green.
+    pub(super) reason: Option<String>,
+    /// When comparisons may begin, and how long it is until then.
+    pub(super) window: ResyncWindow,
+    pub(super) window_opens_in: Option<Duration>,
 }
 
 /// The status of one disk.
-pub(super) fn of_disk(disk: &ProtectedDisk, view: &View) -> DiskStatus {
+pub(super) fn of_disk(disk: &ProtectedDisk, view: View) -> DiskStatus {
     let tracked = disk.tracker.status(view.now);
-    let state = state(disk, view, tracked.lag);
     DiskStatus {
         name: disk.name.clone(),
         path: disk.path(),
@@ -30,14 +33,21 @@ pub(super) fn of_disk(disk: &ProtectedDisk, view: &View) -> DiskStatus {
         class: disk.device.class.to_string(),
         size_bytes: disk.geometry.len().0,
         chunk_bytes: disk.geometry.chunk().bytes(),
-        state,
-        reason: reason(disk, state),
+        state: state(disk),
+        since: disk.standing().since,
+        resync: resync(disk, &view),
+        reason: view.reason,
+        verify: disk.verifying.clone(),
+        sampled_blocks: disk.sampled_blocks,
+        divergence_max: divergence_max(disk.sampled_blocks),
+        difference: disk.record.difference.clone(),
         remaining_seconds: disk
             .pass
             .as_ref()
             .and_then(|pass| pass.remaining(&disk.tracker))
             .map(|remaining| remaining.as_secs_f64()),
         rpo_seconds: tracked.lag.as_secs_f64(),
+        objective_seconds: view.objective.as_secs_f64(),
         dirty_bytes: tracked.active.0,
         in_flight_bytes: tracked.in_flight.0,
         rate_bytes: disk.sent.rate.0,
@@ -56,50 +66,36 @@ pub(super) fn of_disk(disk: &ProtectedDisk, view: &View) -> DiskStatus {
     }
 }
 
-fn state(disk: &ProtectedDisk, view: &View, lag: Duration) -> DiskState {
-    if matches!(disk.session, Session::Refused { .. }) {
-        return DiskState::Critical;
-    }
-    if disk.record.paused {
-        return DiskState::Paused;
-    }
+fn state(disk: &ProtectedDisk) -> DiskState {
     let percent = || {
         let outstanding = disk.tracker.outstanding().count();
         let done = disk.geometry.chunks() - outstanding;
         u8::try_from(done * 100 / disk.geometry.chunks()).unwrap_or(100).min(99)
     };
-    match disk.gap() {
-        Some(GapReason::NeverReplicated) => DiskState::InitialReplication { percent: percent() },
-        Some(_) if matches!(disk.session, Session::Open { .. }) => {
-            DiskState::Resynchronising { percent: percent() }
-        }
-        Some(_) => DiskState::ResyncRequired,
-        None if lag > view.interval * LAGGING_INTERVALS => DiskState::Lagging,
-        None => DiskState::Protected,
+    match disk.standing().state {
+        ProtectionState::InitialReplication => DiskState::InitialReplication { percent: percent() },
+        ProtectionState::Protected => DiskState::Protected,
+        ProtectionState::Lagging => DiskState::Lagging,
+        ProtectionState::ResyncRequired => DiskState::ResyncRequired,
+        ProtectionState::Resynchronising => DiskState::Resynchronising { percent: percent() },
+        ProtectionState::Paused => DiskState::Paused,
+        ProtectionState::Critical => DiskState::Critical,
     }
 }
 
-/// Why the state is not green, and what is done or to be done about it.
-fn reason(disk: &ProtectedDisk, state: DiskState) -> Option<String> {
-    let session = match &disk.session {
-        Session::Refused { reason } => Some(format!("the target refuses it: {reason}")),
-        Session::Failed { reason, .. } => Some(format!("the target failed: {reason}; retrying")),
-        Session::Closed => Some("waiting for the target".to_owned()),
-        Session::Opening | Session::Open { .. } => None,
-    };
-    let held =
-        disk.held.as_ref().map(|(reason, _)| format!("the target failed: {reason}; retrying"));
-    let gap = disk.gap().filter(|reason| *reason != GapReason::NeverReplicated);
-    let gap = gap.map(|reason| match super::state::advice(reason) {
-        Some(advice) => format!("tracking gap: {reason}; {advice}"),
-        None => format!("tracking gap: {reason}; comparing the disk with its replica"),
-    });
-    let paused = (state == DiskState::Paused)
-        .then(|| format!("paused by an operator; `pinnace resume {}` ships again", disk.name));
-    let lagging = (state == DiskState::Lagging && session.is_none() && held.is_none())
-        .then(|| "writes arrive faster than they can be sent".to_owned());
-    let all: Vec<String> = [paused, session, held, gap, lagging].into_iter().flatten().collect();
-    (!all.is_empty()).then(|| all.join("; "))
+fn resync(disk: &ProtectedDisk, view: &View) -> Option<ResyncStatus> {
+    // What is kept of one that has ended is forgotten a moment later.
+    let kept = disk.record.resync.as_ref().filter(|_| disk.gap().is_some())?;
+    let waits = kept.begun.is_none() && !kept.asked;
+    let begins = view.window_opens_in.filter(|_| waits);
+    Some(ResyncStatus {
+        reason: kept.reason.clone(),
+        detail: disk.gap().map_or_else(String::new, |reason| reason.to_string()),
+        since: kept.since,
+        begun: kept.begun,
+        window: view.window.to_string(),
+        begins: begins.and_then(|wait| jiff::Timestamp::now().checked_add(wait).ok()),
+    })
 }
 
 /// The newest epoch, for messages.

@@ -106,13 +106,15 @@ pub(super) fn execute(global: &Global, command: &DiskCommand) -> Result<()> {
     }
 }
 
-fn done(global: &Global, request: &Request) -> Result<()> {
+pub(super) fn done(global: &Global, request: &Request) -> Result<()> {
     match admin::call(&global.agent()?.socket, request, global.timeout())? {
         Response::Done(words) => {
             println!("{words}");
             Ok(())
         }
-        Response::Status(_) | Response::Point(_) => bail!("the agent answered another question"),
+        Response::Status(_) | Response::Point(_) | Response::Estimate(_) => {
+            bail!("the agent answered another question")
+        }
     }
 }
 
@@ -174,6 +176,6 @@ fn show(global: &Global, wanted: &str) -> Result<()> {
     Ok(())
 }
 
-fn is(disk: &DiskStatus, wanted: &str) -> bool {
+pub(super) fn is(disk: &DiskStatus, wanted: &str) -> bool {
     disk.name == wanted || disk.id == wanted || disk.path.as_os_str() == wanted
 }

@@ -45,7 +45,9 @@ pub(super) fn fetch(global: &Global) -> Result<Status> {
     let socket = global.agent()?.socket;
     match admin::call(&socket, &Request::Status, global.timeout())? {
         Response::Status(status) => Ok(status),
-        Response::Done(_) | Response::Point(_) => bail!("the agent answered another question"),
+        Response::Done(_) | Response::Point(_) | Response::Estimate(_) => {
+            bail!("the agent answered another question")
+        }
     }
 }
 
@@ -54,11 +56,16 @@ fn show(status: &Status, format: Format) {
         LinkStatus::NotEnrolled => println!(
             "Not enrolled: run `pinnace token create` on the target, then `pinnace agent enroll` here"
         ),
-        LinkStatus::Connecting { last_error: Some(error) } => {
-            println!("Target unreachable, retrying: {error}");
+        LinkStatus::Connecting { last_error: Some(error), next_attempt } => {
+            let next =
+                next_attempt.map_or_else(String::new, |at| format!(" at {}", local_time(at)));
+            println!("Target unreachable, trying again{next}: {error} (`pinnace resume`: at once)");
         }
-        LinkStatus::Refused { reason } => println!("The target refuses this machine: {reason}"),
-        LinkStatus::Connecting { last_error: None } | LinkStatus::Connected { .. } => {}
+        LinkStatus::Refused { reason } => println!(
+            "The target refuses this machine: {}. Once that is mended, `pinnace resume` tries again",
+            reason.trim_end_matches('.')
+        ),
+        LinkStatus::Connecting { last_error: None, .. } | LinkStatus::Connected { .. } => {}
     }
     for problem in &status.problems {
         println!("{problem}");
@@ -68,9 +75,9 @@ fn show(status: &Status, format: Format) {
         return;
     }
     let mut headings =
-        vec!["DISK", "SIZE", "STATE", "RPO", "DIRTY", "RATE", "LAST DURABLE", "LAST POINT"];
+        vec!["DISK", "SIZE", "STATE", "RPO", "OBJ", "DIRTY", "RATE", "LAST DURABLE", "LAST POINT"];
     if format == Format::Wide {
-        headings.extend(["EPOCH", "WRITES", "SENT", "ACK p50", "ID"]);
+        headings.extend(["SINCE", "EPOCH", "WRITES", "SENT", "ACK p50", "ID"]);
     }
     let mut rows = table(&headings);
     for disk in &status.disks {
@@ -83,6 +90,11 @@ fn show(status: &Status, format: Format) {
     if let Some(retraction) = &status.points.last_retraction {
         println!("Points were retracted at {}: {}", local_time(retraction.at), retraction.reason);
     }
+    let outside =
+        status.disks.iter().filter(|disk| disk.rpo_seconds > disk.objective_seconds).count();
+    if outside > 0 {
+        println!("{outside} of {} outside the objective", status.disks.len());
+    }
     for disk in &status.disks {
         if let Some(reason) = &disk.reason {
             println!("{}: {reason}", disk.name);
@@ -93,6 +105,8 @@ fn show(status: &Status, format: Format) {
 fn row(disk: &DiskStatus, format: Format) -> Vec<String> {
     let rpo = match disk.state {
         DiskState::InitialReplication { .. } => "-".to_owned(),
+        // An age outside the objective catches the eye.
+        _ if disk.rpo_seconds > disk.objective_seconds => format!("{}!", age(disk.rpo_seconds)),
         _ => age(disk.rpo_seconds),
     };
     let last = disk.last_durable.map_or_else(|| "never".to_owned(), local_time);
@@ -104,12 +118,14 @@ fn row(disk: &DiskStatus, format: Format) -> Vec<String> {
             |seconds| format!("{}, {} left", disk.state, age(seconds)),
         ),
         rpo,
+        age(disk.objective_seconds),
         size(disk.dirty_bytes),
         format!("{}/s", size(disk.rate_bytes)),
         last,
         disk.last_point.as_ref().map_or_else(|| "never".into(), point),
     ];
     if format == Format::Wide {
+        row.push(local_time(disk.since));
         row.push(disk.epoch.to_string());
         row.push(disk.tracking.writes.to_string());
         row.push(size(disk.sent.wire));

@@ -37,6 +37,17 @@ pub(super) enum TargetCommand {
         #[arg(short, long)]
         yes: bool,
     },
+    /// Make a replica a disk of its own, which takes nothing more from its source
+    ///
+    /// For when a machine was started from a recovery point by hand: the old one, when it is back,
+    /// then can't replicate over what is left of it. Its points stay.
+    Promote {
+        /// The disk, by its name or its identity
+        disk: String,
+        /// Don't ask
+        #[arg(short, long)]
+        yes: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -77,6 +88,18 @@ pub(super) fn execute(global: &Global, command: &TargetCommand) -> Result<()> {
             }
             let (machine, disk) = (machine.clone(), disk.clone());
             match call(global, &Request::Assign { machine, disk, device: device.clone() })? {
+                Response::Done(words) => {
+                    println!("{words}");
+                    Ok(())
+                }
+                _ => bail!("the target answered another question"),
+            }
+        }
+        TargetCommand::Promote { disk, yes } => {
+            if !yes {
+                confirm(&format!("The source of {disk} will be refused from now on."), disk)?;
+            }
+            match call(global, &Request::Promote { disk: disk.clone() })? {
                 Response::Done(words) => {
                     println!("{words}");
                     Ok(())
@@ -171,7 +194,7 @@ fn show(format: Format, status: &Status) -> Result<()> {
             disk.name.clone(),
             disk.machine.clone(),
             size(disk.size_bytes),
-            disk.state.clone(),
+            if disk.promoted { "promoted".to_owned() } else { disk.state.clone() },
             disk.epoch.to_string(),
             if disk.connected { "yes" } else { "no" }.to_owned(),
             disk.base.display().to_string(),

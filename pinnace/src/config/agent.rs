@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use blocks::{ByteLen, ChunkSize};
+use ebpf::LoadOptions;
 
 use super::policy::{HooksLayer, PolicyLayer};
-use super::{Bytes, Hooks, Interval, Policy, Required, layer, load};
+use super::resync::{ResyncLayer, VerifyLayer};
+use super::{Bytes, Hooks, Interval, Policy, Required, ResyncConfig, VerifyConfig, layer, load};
 
 /// Settings of the agent, checked.
 #[derive(Clone, Debug)]
@@ -34,10 +36,18 @@ pub(crate) struct AgentConfig {
     pub(crate) dirty_threshold_percent: u16,
     /// How often the log of dirty chunks is made durable while running.
     pub(crate) log_interval: Duration,
+    /// The longest wait before what failed is tried again.
+    pub(crate) retry_longest: Duration,
     /// Which recovery points are made, and how.
     pub(crate) policy: Policy,
     /// What makes applications ready for a point.
     pub(crate) hooks: Hooks,
+    /// Sizes of what the kernel keeps for tracking, from the next time that programs are loaded.
+    pub(crate) tracking: LoadOptions,
+    /// When comparisons may begin.
+    pub(crate) resync: ResyncConfig,
+    /// How often blocks are sampled.
+    pub(crate) verify: VerifyConfig,
 }
 
 layer!(AgentLayer {
@@ -52,10 +62,16 @@ layer!(AgentLayer {
     iops: u64,
     dirty_threshold_percent: u16,
     log_interval: Interval,
+    retry_longest: Interval,
 } tables {
     policy: PolicyLayer,
     hooks: HooksLayer,
+    tracking: TrackingLayer,
+    resync: ResyncLayer,
+    verify: VerifyLayer,
 });
+
+layer!(TrackingLayer { ring: Bytes, in_flight: u32 });
 
 impl AgentConfig {
     /// The file that is read when none is named.
@@ -85,11 +101,16 @@ impl AgentConfig {
             iops: layer.iops,
             dirty_threshold_percent: layer.dirty_threshold_percent.unwrap_or(50),
             log_interval: interval(layer.log_interval, 60),
+            retry_longest: interval(layer.retry_longest, control::LONGEST.as_secs()),
             policy: Policy::check(&layer.policy).context("policy")?,
             hooks: Hooks::check(layer.hooks).context("hooks")?,
+            tracking: check_tracking(&layer.tracking).context("tracking")?,
+            resync: ResyncConfig::check(&layer.resync).context("resync")?,
+            verify: VerifyConfig::check(&layer.verify).context("verify")?,
         };
         ensure!(config.interval >= Duration::from_millis(100), "interval: at least 100ms");
         ensure!(config.log_interval >= Duration::from_secs(1), "log_interval: at least 1s");
+        ensure!(config.retry_longest >= Duration::from_secs(1), "retry_longest: at least 1s");
         ensure!(config.buffer_pool.0 >= 8 << 20, "buffer_pool: at least 8 MiB");
         ensure!(config.segment.0 >= 1 << 20, "segment: at least 1 MiB");
         ensure!(config.iops != Some(0), "iops: at least 1");
@@ -101,4 +122,25 @@ impl AgentConfig {
         );
         Ok(config)
     }
+}
+
+/// The ring holds what is marked until the agent reads it; the rest is room for writes to bio-based
+/// disks that are under way at once.
+fn check_tracking(layer: &TrackingLayer) -> Result<LoadOptions> {
+    /// Entries of a bucket, which are found fast.
+    const WAYS: u32 = 4;
+    let mut options = LoadOptions::default();
+    if let Some(Bytes(ring)) = layer.ring {
+        let pages = 4096..=1 << 30;
+        let fits = pages.contains(&ring.0) && ring.0.is_power_of_two();
+        ensure!(fits, "ring: a power of two from 4 KiB to 1 GiB");
+        options.ring = ring;
+    }
+    if let Some(in_flight) = layer.in_flight {
+        ensure!((8..=1 << 20).contains(&in_flight), "in_flight: between 8 and 1048576");
+        // Half of a small table, all buckets of a large one.
+        options.in_flight_buckets = options.in_flight_buckets.min(in_flight / 2 / WAYS);
+        options.spilled = in_flight - options.in_flight_buckets * WAYS;
+    }
+    Ok(options)
 }

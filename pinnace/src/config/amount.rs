@@ -94,7 +94,20 @@ fn scaled(number: &str, by: f64) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #[test]
+        fn no_text_panics_and_amounts_are_whole(text in "\\PC{0,12}", number: u64, unit in "[kmgtp ]?i?b?") {
+            for text in [text, format!("{number}{unit}"), format!("{number}.5{unit}")] {
+                let (bytes, interval) = (text.parse::<Bytes>(), text.parse::<Interval>());
+                prop_assert!(bytes.is_err() || bytes.unwrap().0.0 < 9_000_000_000_000_000);
+                drop(interval);
+            }
+        }
+    }
 
     #[test]
     fn sizes_and_durations_as_people_write_them() {

@@ -2,21 +2,22 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use blocks::ByteLen;
+use control::Span;
 use tracker::cut::Freeze;
 
 use super::{Bytes, Interval, layer};
 
+const POINT_EVERY: Span = Span::from_secs(5).expect("not zero");
+const FREEZE_LIMIT: Duration = Duration::from_secs(2);
+
 /// Which recovery points are made, and how.
 #[derive(Clone, Debug)]
 pub(crate) struct Policy {
-    /// How old the newest point may be.
-    pub(crate) objective: Duration,
-    /// From one point to the next.
-    pub(crate) point_interval: Duration,
-    /// From one application-consistent point to the next; none are made without.
-    pub(crate) application_interval: Option<Duration>,
+    /// How old the replica may be, and how often points are made. How long they are kept is for the
+    /// target.
+    pub(crate) points: control::Policy,
     /// Whether file systems may be frozen when a point does not succeed without.
     pub(crate) freeze: Freeze,
     /// The longest freeze.
@@ -49,8 +50,13 @@ layer!(HooksLayer { pre: String, post: String, timeout: Interval });
 
 impl Policy {
     pub(super) fn check(layer: &PolicyLayer) -> Result<Self> {
-        let interval = |value: Option<Interval>, default| {
-            value.map_or(Duration::from_secs(default), |interval| interval.0)
+        let default = control::Policy::default();
+        let application = layer.application_interval;
+        let points = control::Policy {
+            rpo: span("objective", layer.objective)?.unwrap_or(default.rpo),
+            point_every: span("point_interval", layer.point_interval)?.unwrap_or(POINT_EVERY),
+            application_every: span("application_interval", application)?,
+            ..default
         };
         let freeze = match layer.freeze.as_deref() {
             None | Some("if-needed") => Freeze::IfNeeded,
@@ -59,27 +65,27 @@ impl Policy {
             Some(other) => bail!("freeze: {other:?} is none of never, if-needed, always"),
         };
         let policy = Self {
-            objective: interval(layer.objective, 30),
-            point_interval: interval(layer.point_interval, 5),
-            application_interval: layer.application_interval.map(|interval| interval.0),
+            points: points.checked()?,
             freeze,
-            freeze_limit: interval(layer.freeze_limit, 2),
+            freeze_limit: layer.freeze_limit.map_or(FREEZE_LIMIT, |interval| interval.0),
             cut_memory: layer.cut_memory.map_or(ByteLen(64 << 20), |bytes| bytes.0),
         };
-        let second = Duration::from_secs(1);
-        ensure!(policy.point_interval >= second, "point_interval: at least 1s");
-        ensure!(policy.objective >= policy.point_interval, "objective: at least point_interval");
-        let application = policy.application_interval;
-        ensure!(
-            application.is_none_or(|interval| interval >= policy.point_interval),
-            "application_interval: at least point_interval"
-        );
         let freezes = Duration::from_millis(10)..=Duration::from_secs(30);
         ensure!(freezes.contains(&policy.freeze_limit), "freeze_limit: between 10ms and 30s");
         let memory = 1 << 20..=1 << 30;
         ensure!(memory.contains(&policy.cut_memory.0), "cut_memory: between 1 MiB and 1 GiB");
         Ok(policy)
     }
+}
+
+/// A length of time that policies are made of.
+fn span(key: &str, value: Option<Interval>) -> Result<Option<Span>> {
+    let whole = |interval: Interval| {
+        let seconds = Span::from_secs(interval.0.as_secs());
+        let whole = seconds.filter(|span| span.duration() == interval.0);
+        whole.with_context(|| format!("{key}: whole seconds, at least 1s, at most 100 years"))
+    };
+    value.map(whole).transpose()
 }
 
 impl Hooks {

@@ -21,6 +21,8 @@ pub(crate) struct TargetConfig {
     pub(crate) listen: SocketAddr,
     /// A disk larger than this is refused.
     pub(crate) disk_size_max: ByteLen,
+    /// What of decoded frames is kept for each disk of a point that is being read.
+    pub(crate) view_cache: ByteLen,
     /// Which points are kept.
     pub(crate) retention: RetentionConfig,
 }
@@ -34,7 +36,8 @@ pub(crate) struct RetentionConfig {
     pub(crate) quota: Option<ByteLen>,
 }
 
-layer!(TargetLayer { store: PathBuf, socket: PathBuf, listen: String, disk_size_max: Bytes }
+layer!(TargetLayer { store: PathBuf, socket: PathBuf, listen: String, disk_size_max: Bytes,
+    view_cache: Bytes }
     tables { retention: RetentionLayer });
 layer!(RetentionLayer { ladder: LadderText, quota: Bytes });
 
@@ -77,6 +80,7 @@ impl TargetConfig {
             store: layer.store.unwrap_or_else(|| "/var/lib/pinnace/target".into()),
             socket: layer.socket.unwrap_or_else(|| "/run/pinnace/target.sock".into()),
             listen,
+            view_cache: layer.view_cache.map_or(replica::VIEW_CACHE_DEFAULT, |bytes| bytes.0),
             disk_size_max: layer.disk_size_max.map_or(ByteLen(64 << 40), |bytes| bytes.0),
             retention: RetentionConfig {
                 ladder: layer.retention.ladder.map(|text| text.0).unwrap_or_default(),

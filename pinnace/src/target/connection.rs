@@ -12,10 +12,11 @@ use std::time::Duration;
 use anyhow::Result;
 use blocks::{ByteLen, DiskId, Epoch, MachineId};
 use quinn::{Connection, RecvStream, SendStream};
-use replica::{ChangeError, Completeness, Disk, DiskState, History, Store};
+use replica::{Admitted, BlockLeaves, ChangeError, Completeness, Disk, DiskState, History, Store};
 use tokio::sync::mpsc;
 use wire::message::{
-    Features, HashRequest, OpenDisk, ReplicaState, RequestId, RetractPoints, VersionRange,
+    Features, HashRequest, LeafRequest, OpenDisk, ReplicaState, RequestId, RetractPoints,
+    VersionRange,
 };
 use wire::session::{
     ReplicaPosition, StreamEnd, StreamId, TargetAction, TargetConfig, TargetSession,
@@ -24,7 +25,7 @@ use wire::{CheckedFrame, CloseCode, FrameDecoder, FrameError, Reason};
 
 use super::assignments::Assignments;
 use super::epoch::{EpochResult, EpochWriter, Helpers};
-use super::opening;
+use super::opening::{self, Refused};
 use super::retention::Retention;
 use crate::causes::with_causes;
 
@@ -34,6 +35,12 @@ const WINDOW: ByteLen = ByteLen(32 << 20);
 const CONTROL_READ: usize = 64 << 10;
 /// Frames of all streams that wait for the session.
 const FRAMES_QUEUED: usize = 32;
+
+/// Requests of one agent that are under way at once, each with a thread. Others wait for them, so
+/// that nobody who says too much has the threads that others need.
+const AT_WORK_MAX: usize = 8;
+/// Requests that may wait; with so many, nothing more is read that the agent says.
+const ASKED_MAX: usize = 64;
 
 /// What of all disks' frames may wait to be written: an agent that has many disks, or that ignores
 /// its credit, waits in the network instead of in memory.
@@ -53,14 +60,20 @@ pub(super) enum Report {
     /// A frame found no room for as long as [`PARKING_PATIENCE`].
     Starved,
     StreamEnd(StreamId, StreamEnd),
-    Opened(DiskId, Result<Disk, (CloseCode, String)>),
+    /// What the agent asked for, answered.
+    Answer(Answer),
     Consumed(DiskId, Epoch, ByteLen),
     Epoch(DiskId, Epoch, EpochResult),
+    Stream(RecvStream),
+}
+
+/// What became of something that the agent asked for.
+pub(super) enum Answer {
+    Opened(DiskId, Result<Admitted, Refused>),
     Hashes(DiskId, RequestId, Result<Vec<[u8; 32]>, (CloseCode, String)>),
+    Leaves(DiskId, RequestId, Result<BlockLeaves, (CloseCode, String)>),
     /// What is known of points was to change durably.
     Points(DiskId, Result<(), (CloseCode, String)>),
-    Stream(RecvStream),
-    Closed(DiskId),
 }
 
 /// What the target holds for its agents.
@@ -83,6 +96,9 @@ pub(super) struct Peer {
     reports: (mpsc::Sender<Report>, mpsc::Receiver<Report>),
     disks: BTreeMap<DiskId, Disk>,
     epochs: BTreeMap<(DiskId, Epoch), EpochWriter>,
+    /// Requests that were not answered yet.
+    asked: usize,
+    at_work: Arc<tokio::sync::Semaphore>,
     /// Room for frames that wait to be written, in KiB.
     room: Arc<tokio::sync::Semaphore>,
     /// The share of it that the frame at hand holds.
@@ -102,7 +118,7 @@ pub(super) async fn serve(
         target,
         peer: machine,
         versions: VersionRange::SUPPORTED,
-        features: Features::default(),
+        features: Features::SUPPORTED,
         window: WINDOW,
     });
     let peer = Peer {
@@ -114,6 +130,8 @@ pub(super) async fn serve(
         reports: mpsc::channel(FRAMES_QUEUED),
         disks: BTreeMap::new(),
         epochs: BTreeMap::new(),
+        asked: 0,
+        at_work: Arc::new(tokio::sync::Semaphore::new(AT_WORK_MAX)),
         room: Arc::new(tokio::sync::Semaphore::new(kib(PARKED_MAX))),
         parking: None,
         streams: BTreeMap::new(),
@@ -129,7 +147,7 @@ impl Peer {
                 return Ok(());
             }
             tokio::select! {
-                read = receive.read_chunk(CONTROL_READ, true) => match read {
+                read = receive.read_chunk(CONTROL_READ, true), if self.asked < ASKED_MAX => match read {
                     Ok(Some(chunk)) => self.session.handle_control(&chunk.bytes),
                     Ok(None) | Err(_) => {
                         self.session.handle_lost();
@@ -187,6 +205,7 @@ impl Peer {
             // Dropping the writer throws away what it has.
             TargetAction::Abort { disk, epoch } => drop(self.epochs.remove(&(disk, epoch))),
             TargetAction::Hash(request) => self.hash(request),
+            TargetAction::HashLeaves(request) => self.hash_leaves(request),
             TargetAction::ConfirmPoints { disk, through } => {
                 self.change_points(disk, move |history| history.confirm(through));
             }
@@ -196,7 +215,7 @@ impl Peer {
             TargetAction::CloseDisk { disk, .. } => {
                 // Forgetting a replica is for whoever administers the target.
                 self.disks.remove(&disk);
-                self.later(async move { Report::Closed(disk) });
+                self.session.handle_disk_closed(disk);
             }
             TargetAction::StopStream { stream, code } => {
                 if let Some(stop) = self.streams.remove(&stream) {
@@ -224,7 +243,10 @@ impl Peer {
                 self.session.handle_stream_end(stream, end);
             }
             Report::Stream(stream) => self.read_stream(stream),
-            Report::Opened(id, opened) => self.opened(id, opened),
+            Report::Answer(answer) => {
+                self.asked -= 1;
+                self.answer(answer);
+            }
             Report::Consumed(disk, epoch, len) => self.session.handle_consumed(disk, epoch, len),
             Report::Epoch(disk, epoch, result) => {
                 self.epochs.remove(&(disk, epoch));
@@ -247,17 +269,28 @@ impl Peer {
                     }
                 }
             }
-            Report::Hashes(disk, request, Ok(hashes)) => {
+        }
+    }
+
+    /// Takes the answer to a request.
+    fn answer(&mut self, answer: Answer) {
+        match answer {
+            Answer::Opened(id, opened) => self.opened(id, opened),
+            Answer::Hashes(disk, request, Ok(hashes)) => {
                 self.session.handle_hashes(disk, request, hashes);
             }
+            Answer::Leaves(disk, request, Ok(leaves)) => {
+                let BlockLeaves { as_of, blocks } = leaves;
+                self.session.handle_leaves((disk, request), as_of, blocks);
+            }
             // What is no longer relied on may go, and what stood in for it too.
-            Report::Points(_, Ok(())) => self.holdings.retention.look(),
-            Report::Hashes(disk, _, Err((code, detail)))
-            | Report::Points(disk, Err((code, detail))) => {
+            Answer::Points(_, Ok(())) => self.holdings.retention.look(),
+            Answer::Hashes(disk, _, Err((code, detail)))
+            | Answer::Leaves(disk, _, Err((code, detail)))
+            | Answer::Points(disk, Err((code, detail))) => {
                 self.disks.remove(&disk);
                 self.session.handle_disk_refused(disk, code, &detail);
             }
-            Report::Closed(disk) => self.session.handle_disk_closed(disk),
         }
     }
 
@@ -268,16 +301,13 @@ impl Peer {
     fn open_disk(&mut self, open: OpenDisk) {
         let (holdings, machine) = (self.holdings.clone(), self.machine);
         let id = open.disk;
-        self.later(async move {
-            let opened =
-                tokio::task::spawn_blocking(move || opening::open(&holdings, machine, open));
-            Report::Opened(id, opened.await.unwrap_or_else(|error| Err(opening::broken(&error))))
-        });
+        let work = move || opening::open(&holdings, machine, open);
+        self.later(work, move |opened| Answer::Opened(id, opened));
     }
 
-    fn opened(&mut self, id: DiskId, opened: Result<Disk, (CloseCode, String)>) {
+    fn opened(&mut self, id: DiskId, opened: Result<Admitted, Refused>) {
         match opened {
-            Ok(disk) => {
+            Ok(Admitted { disk, ticket }) => {
                 let DiskState { last_durable, completeness } = disk.state();
                 let state = match completeness {
                     Completeness::Empty => ReplicaState::Empty,
@@ -286,45 +316,51 @@ impl Peer {
                 };
                 let confirmed = disk.history().confirmed();
                 self.disks.insert(id, disk);
-                let position = ReplicaPosition { last_durable, confirmed, state };
+                let position = ReplicaPosition { last_durable, confirmed, state, ticket };
                 self.session.handle_disk_opened(id, position);
             }
-            Err((code, detail)) => {
+            Err(Refused { code, detail, replica }) => {
                 tracing::warn!(DISK = %id, %code, detail, "a disk was refused");
-                self.session.handle_disk_refused(id, code, &detail);
+                match replica {
+                    Some(replica) => self.session.handle_disk_diverged(id, replica, code, &detail),
+                    None => self.session.handle_disk_refused(id, code, &detail),
+                }
             }
         }
     }
 
     fn hash(&mut self, request: HashRequest) {
         let Some(disk) = self.disks.get(&request.disk).cloned() else { return };
-        self.later(async move {
-            let hash = move || disk.hashes(request.first_block, request.count);
-            let hashes = match tokio::task::spawn_blocking(hash).await {
-                Ok(Ok(hashes)) => Ok(hashes.hashes),
-                Ok(Err(error)) => Err((opening::code(error.class()), with_causes(&error))),
-                Err(error) => Err(opening::broken(&error)),
-            };
-            Report::Hashes(request.disk, request.request, hashes)
-        });
+        let work = move || {
+            let hashes = disk.hashes(request.first_block, request.count);
+            let hashes = hashes.map(|hashes| hashes.hashes);
+            hashes.map_err(|error| (opening::code(error.class()), with_causes(&error)))
+        };
+        self.later(work, move |hashes| Answer::Hashes(request.disk, request.request, hashes));
+    }
+
+    fn hash_leaves(&mut self, request: LeafRequest) {
+        let Some(disk) = self.disks.get(&request.disk).cloned() else { return };
+        let (id, number) = (request.disk, request.request);
+        let work = move || {
+            let leaves = disk.leaves(request.from, &request.blocks);
+            leaves.map_err(|error| (opening::code(error.class()), with_causes(&error)))
+        };
+        self.later(work, move |leaves| Answer::Leaves(id, number, leaves));
     }
 
     /// Changes durably what is known of a disk's points.
     fn change_points(
-        &self,
+        &mut self,
         id: DiskId,
         change: impl FnOnce(&History) -> Result<(), ChangeError> + Send + 'static,
     ) {
         let Some(history) = self.disks.get(&id).map(Disk::history) else { return };
-        self.later(async move {
-            let changed = match tokio::task::spawn_blocking(move || change(&history)).await {
-                Ok(changed) => {
-                    changed.map_err(|error| (opening::code(error.class()), with_causes(&error)))
-                }
-                Err(error) => Err(opening::broken(&error)),
-            };
-            Report::Points(id, changed)
-        });
+        let work = move || {
+            let changed = change(&history);
+            changed.map_err(|error| (opening::code(error.class()), with_causes(&error)))
+        };
+        self.later(work, move |changed| Answer::Points(id, changed));
     }
 
     fn read_stream(&mut self, stream: RecvStream) {
@@ -335,12 +371,21 @@ impl Peer {
         tokio::spawn(cut_into_frames((id, stream), stopped, room, reports));
     }
 
-    /// Has something reported once it is known.
-    fn later(&self, work: impl Future<Output = Report> + Send + 'static) {
-        let reports = self.reports.0.clone();
+    /// Has a thread do something that the agent asked for, when its turn has come.
+    fn later<T: Send + 'static, E: From<(CloseCode, String)> + Send + 'static>(
+        &mut self,
+        work: impl FnOnce() -> Result<T, E> + Send + 'static,
+        answer: impl FnOnce(Result<T, E>) -> Answer + Send + 'static,
+    ) {
+        self.asked += 1;
+        let (reports, at_work) = (self.reports.0.clone(), Arc::clone(&self.at_work));
         tokio::spawn(async move {
+            let turn = at_work.acquire_owned().await.expect("it is never closed");
+            let done = tokio::task::spawn_blocking(work).await;
+            drop(turn);
+            let done = done.unwrap_or_else(|error| Err(opening::broken(&error).into()));
             // The connection may be gone by then.
-            drop(reports.send(work.await).await);
+            drop(reports.send(Report::Answer(answer(done))).await);
         });
     }
 }

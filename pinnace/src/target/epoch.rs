@@ -4,7 +4,7 @@ use blocks::{ByteLen, Epoch, EpochKind};
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use replica::{Disk, DiskPoint, Incoming};
 use tokio::sync::mpsc;
-use wire::{CheckedFrame, CloseCode, EpochLink};
+use wire::{CheckedFrame, CloseCode, EpochLink, Reason};
 
 use super::connection::{Parking, Report};
 use super::opening::{code, incoming_code};
@@ -79,8 +79,18 @@ impl EpochWriter {
 
     fn start(&mut self) {
         let link = self.link;
-        if let Some(Waiting { disk, commands, helpers }) = self.waiting.take() {
-            tokio::task::spawn_blocking(move || write(&disk, link, &commands, &helpers));
+        let Some(Waiting { disk, commands, helpers }) = self.waiting.take() else { return };
+        let reports = helpers.reports.clone();
+        // A thread of its own, not one of those that the runtime has for everybody's short work: a
+        // source may begin epochs and leave them open.
+        let thread = std::thread::Builder::new().name("epoch".into());
+        let id = disk.id();
+        if let Err(error) = thread.spawn(move || write(&disk, link, &commands, &helpers)) {
+            let failed = Err((Reason::OutOfMemory.into(), format!("no thread for it: {error}")));
+            // From a task, which may not wait here.
+            tokio::spawn(async move {
+                drop(reports.send(Report::Epoch(id, link.epoch, failed)).await);
+            });
         }
     }
 }

@@ -34,6 +34,11 @@ impl Layout {
         self.root.join("pki")
     }
 
+    /// The key of the stateless resets.
+    pub(crate) fn reset_key(&self) -> PathBuf {
+        self.pki().join("reset.key")
+    }
+
     /// The enrolment tokens.
     pub(crate) fn tokens(&self) -> PathBuf {
         self.root.join("tokens.json")

@@ -10,6 +10,7 @@ use wire::Token;
 
 use super::assignments::Assignments;
 use super::points::Points;
+use super::promotion;
 use super::status::Overview;
 use super::tokens::{Tokens, Validity};
 use crate::admin::target::{Request, Response};
@@ -39,6 +40,10 @@ impl Requests {
             Request::ListTokens => Response::Tokens(self.tokens().list(Timestamp::now())),
             Request::Assign { machine, disk, device } => {
                 Response::Done(self.assignments.assign(&machine, &disk, &device)?)
+            }
+            Request::Promote { disk } => {
+                let Overview { replicas, peers, .. } = &self.overview;
+                Response::Done(promotion::promote(replicas, peers, &disk)?)
             }
             Request::RevokeToken { id } => {
                 self.tokens().revoke(&id)?;

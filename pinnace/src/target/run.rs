@@ -25,6 +25,7 @@ use super::tokens::Tokens;
 use crate::admin::Server;
 use crate::config::{RetentionConfig, TargetConfig};
 use crate::pki::{self, ALPN_ENROLL, Authority, Identity};
+use crate::quic::ResetKey;
 use crate::{agent, logging, quic, service};
 
 /// How long connections may take to end when the target stops.
@@ -41,6 +42,7 @@ pub(crate) fn run(config: &TargetConfig) -> Result<()> {
     for (disk, error) in store.damaged() {
         tracing::error!(DISK = %disk, %error, "a replica is damaged");
     }
+    store.set_view_cache(config.view_cache);
     let server = Server::bind(&config.socket)?;
     let _marker = agent::own_store::announce(layout.root())?;
     let tls = authority.server_config(Identity::read(&layout.pki(), "target")?)?;
@@ -76,9 +78,10 @@ pub(crate) fn run(config: &TargetConfig) -> Result<()> {
         // Nobody waits any more once serving has failed.
         let _ = stop.send(());
     })?;
+    let reset_key = ResetKey::read(&layout.reset_key())?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(async {
-        let endpoint = listen(config, tls)?;
+        let endpoint = listen(config, tls, &reset_key)?;
         service::ready();
         tracing::info!(listen = %config.listen, store = %config.store.display(), "the target serves");
         let target = Arc::new(Target { holdings: Holdings { store, assignments, disk_size_max: config.disk_size_max, retention }, enroller, machines, target, peers });
@@ -94,11 +97,15 @@ pub(crate) fn run(config: &TargetConfig) -> Result<()> {
     served
 }
 
-fn listen(config: &TargetConfig, tls: rustls::ServerConfig) -> Result<Endpoint> {
+fn listen(
+    config: &TargetConfig,
+    tls: rustls::ServerConfig,
+    reset_key: &ResetKey,
+) -> Result<Endpoint> {
     let crypto = QuicServerConfig::try_from(tls)?;
     let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     server.transport_config(quic::transport());
-    quic::server_endpoint(server, config.listen)
+    quic::server_endpoint(server, config.listen, reset_key)
 }
 
 /// The connected machines, newest connection each.
@@ -120,6 +127,10 @@ impl Peers {
         if peers.get(&machine).is_some_and(|other| other.stable_id() == connection.stable_id()) {
             peers.remove(&machine);
         }
+    }
+
+    pub(super) fn get(&self, machine: MachineId) -> Option<Connection> {
+        self.lock().get(&machine).cloned()
     }
 
     pub(super) fn contains(&self, machine: MachineId) -> bool {

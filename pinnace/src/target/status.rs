@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use blocks::MachineId;
-use replica::{Completeness, Store};
+use replica::{Completeness, ReplicaRole, Store};
 
 use super::retention::Retention;
 use super::run::Peers;
@@ -41,6 +41,8 @@ impl Overview {
                         Completeness::Follows => "follows",
                     }
                     .into(),
+                    generation: summary.generation.to_string(),
+                    promoted: summary.role == ReplicaRole::Promoted,
                     epoch: summary.state.last_durable.0,
                     connected: self.peers.contains(summary.machine),
                     base: summary.base_path,
@@ -51,6 +53,8 @@ impl Overview {
                     machine: "?".into(),
                     size_bytes: 0,
                     state: format!("damaged: {error}"),
+                    generation: "?".into(),
+                    promoted: false,
                     epoch: 0,
                     connected: false,
                     base: PathBuf::new(),

@@ -1,6 +1,7 @@
 //! A site whose disks are written to, and the judgement of every point it has made.
 
 use std::io::Cursor;
+use std::ops::Deref;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,11 +9,11 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use blocks::{ByteLen, ChunkSize, DiskId, Geometry, PointRecord};
 use oracle::{Initial, Verdict, Window};
-use replica::Store;
+use replica::{PointStatus, Store};
 use serde_json::Value;
 use vm_tests::{
-    Image, PointChecker, PointLoad, PointLoadSpec, ReadAnywhere, Rig, Site, SiteSpec, Target,
-    WriteLog, ZramDisk, wait_until,
+    BlockDevice, Image, LoopDisk, LoopSpec, PointChecker, PointLoad, PointLoadSpec, ReadAnywhere,
+    Rig, Site, SiteSpec, Target, WriteLog, ZramDisk, wait_until,
 };
 
 /// Small enough that every block is rewritten again and again.
@@ -24,10 +25,13 @@ const WRITES_MAX: usize = 4_000_000;
 /// Points every second and nothing between them.
 const SETTINGS: &str = "interval = \"1h\"\ndirty_threshold_percent = 100\n";
 
-/// A site with zram disks, protected.
+/// A disk of either class, for as long as it is held.
+pub(crate) type Held = Box<dyn Deref<Target = BlockDevice>>;
+
+/// A site with disks, protected.
 pub(crate) struct Protected {
     pub(crate) site: Site,
-    pub(crate) disks: Vec<ZramDisk>,
+    pub(crate) disks: Vec<Held>,
     ids: Vec<DiskId>,
     log: Arc<WriteLog>,
 }
@@ -35,23 +39,25 @@ pub(crate) struct Protected {
 /// A point of the store, with its content.
 pub(crate) struct Point {
     pub(crate) record: PointRecord,
-    images: Vec<Vec<u8>>,
+    status: PointStatus,
+    /// In the order of the disks; none of a disk that did not follow at the time.
+    images: Vec<Option<Vec<u8>>>,
 }
 
 impl Protected {
+    /// So many zram disks.
     pub(crate) fn start(rig: &Rig, disks: usize, policy: &str) -> Result<Self> {
-        Self::start_with(rig, disks, policy, &[])
+        let disks: Result<Vec<Held>> = (0..disks).map(|_| zram(rig, CONTENDED)).collect();
+        Self::start_with(rig, disks?, policy, &[])
     }
 
-    /// The same, with variables of the agent's environment.
+    /// Any disks, with variables of the agent's environment.
     pub(crate) fn start_with(
         rig: &Rig,
-        disks: usize,
+        disks: Vec<Held>,
         policy: &str,
         variables: &[(String, String)],
     ) -> Result<Self> {
-        let disks: Vec<ZramDisk> =
-            (0..disks).map(|_| ZramDisk::create(rig, CONTENDED)).collect::<Result<_>>()?;
         let settings = format!("{SETTINGS}[policy]\n{policy}\n");
         let agent_variables = variables.to_vec();
         let spec = SiteSpec { agent_settings: settings, agent_variables, store: None };
@@ -69,8 +75,8 @@ impl Protected {
 
     /// Starts to write to all disks.
     pub(crate) fn load(&self, spec: PointLoadSpec) -> Result<PointLoad> {
-        let targets: Vec<Target> =
-            (0..).zip(&self.disks).map(|(number, disk)| Target::whole(number, disk)).collect();
+        let target = |(number, disk): (u32, &Held)| Target::whole(number, disk);
+        let targets: Vec<Target> = (0..).zip(&self.disks).map(target).collect();
         PointLoad::start(&targets, spec, &self.log)
     }
 
@@ -98,7 +104,7 @@ impl Protected {
         .with_context(|| self.site.logs())
     }
 
-    /// Every point that the store holds on all disks, once both daemons have ended.
+    /// Every point that the store holds whole, once both daemons have ended.
     pub(crate) fn points(&mut self) -> Result<Vec<Point>> {
         let logs = self.site.logs();
         self.site.agent.stop(PATIENCE)?;
@@ -112,51 +118,61 @@ impl Protected {
             if !point.is_there() {
                 continue;
             }
-            let mut images = Vec::new();
-            for id in &self.ids {
+            let image = |id: &DiskId| -> Result<Option<Vec<u8>>> {
                 let found = point.disks.iter().find(|(disk, _)| disk == id);
-                let (_, of_disk) = found.context("a point without one of its disks")?;
-                let view = store.history(*id)?.view(of_disk.epoch)?;
-                let len = usize::try_from(view.geometry().len().0)?;
-                let mut bytes = vec![0; len];
+                let Some((_, of_disk)) = found else { return Ok(None) };
+                let view = store.history(*id)?.view_retracted(of_disk.epoch)?;
+                let mut bytes = vec![0; usize::try_from(view.geometry().len().0)?];
                 view.read_at(0, &mut bytes)?;
-                images.push(bytes);
-            }
-            points.push(Point { record: point.record, images });
+                Ok(Some(bytes))
+            };
+            let images = self.ids.iter().map(image).collect::<Result<_>>()?;
+            points.push(Point { record: point.record, status: point.status(), images });
         }
         ensure!(!points.is_empty(), "the store holds no point\n{logs}");
         Ok(points)
     }
 
-    /// Judges points by what the writers logged: how many are valid, each at its very instant.
+    /// Judges points by what the writers logged, each at its very instant.
     pub(crate) fn judge(&self, points: &[Point]) -> Result<Verdicts> {
         let geometry =
-            |(number, disk): (u32, &ZramDisk)| Ok((number, disk.geometry(ChunkSize::DEFAULT)?));
+            |(number, disk): (u32, &Held)| Ok((number, disk.geometry(ChunkSize::DEFAULT)?));
         let geometries: Vec<(u32, Geometry)> =
             (0..).zip(&self.disks).map(geometry).collect::<Result<_>>()?;
         let checker = PointChecker::new(&self.log, &geometries, Initial::Zeroes)?;
         let mut verdicts = Verdicts::default();
         for point in points {
-            let mut images: Vec<_> = point.images.iter().map(Cursor::new).collect();
+            let images: Option<Vec<&Vec<u8>>> = point.images.iter().map(Option::as_ref).collect();
+            let Some(images) = images else {
+                verdicts.of_some_disks += 1;
+                continue;
+            };
+            let mut images: Vec<_> = images.into_iter().map(Cursor::new).collect();
             let images = (0..).zip(&mut images);
             let mut images: Vec<(u32, &mut dyn ReadAnywhere)> =
                 images.map(|(number, image)| (number, image as &mut dyn ReadAnywhere)).collect();
             let window = Window::at(point.record.cut.monotonic);
-            match checker.judge(&mut images, window)?.verdict {
-                Verdict::Valid(_) => verdicts.valid += 1,
-                Verdict::Invalid(why) => {
-                    verdicts.invalid.push(format!("{:?}: {why}", point.record));
-                }
-            }
+            verdicts.add(point, checker.judge(&mut images, window)?.verdict);
         }
         Ok(verdicts)
     }
 }
 
+/// A zram disk.
+pub(crate) fn zram(rig: &Rig, len: ByteLen) -> Result<Held> {
+    Ok(Box::new(ZramDisk::create(rig, len)?))
+}
+
+/// A loop disk.
+pub(crate) fn looped(rig: &Rig, len: ByteLen) -> Result<Held> {
+    Ok(Box::new(LoopDisk::create(rig, LoopSpec::new(len))?))
+}
+
 impl Point {
     /// Fails unless the disks, which are no longer written to, hold what the point holds.
-    pub(crate) fn ensure_equals(&self, disks: &[ZramDisk]) -> Result<()> {
+    pub(crate) fn ensure_equals(&self, disks: &[Held]) -> Result<()> {
         for (disk, image) in disks.iter().zip(&self.images) {
+            let image = image.as_ref().with_context(|| format!("{} is not in it", disk.name()))?;
             let now = Image::read(disk.path())?;
             let differs = now.bytes().iter().zip(image).position(|(now, then)| now != then);
             ensure!(differs.is_none(), "{} differs at byte {differs:?}", disk.name());
@@ -170,11 +186,31 @@ impl Point {
 pub(crate) struct Verdicts {
     pub(crate) valid: usize,
     pub(crate) invalid: Vec<String>,
+    /// Not relied on, whatever they hold.
+    pub(crate) retracted: usize,
+    /// Made while one of the disks did not follow, and not judged.
+    pub(crate) of_some_disks: usize,
 }
 
 impl Verdicts {
-    /// Fails unless all are valid.
-    pub(crate) fn ensure_valid(&self) -> Result<()> {
+    fn add(&mut self, point: &Point, verdict: Verdict) {
+        match verdict {
+            _ if matches!(point.status, PointStatus::Retracted(_)) => self.retracted += 1,
+            Verdict::Valid(_) => self.valid += 1,
+            Verdict::Invalid(why) => self.invalid.push(format!("{:?}: {why}", point.record)),
+        }
+    }
+
+    /// Adds those of other points.
+    pub(crate) fn add_all(&mut self, other: Self) {
+        self.valid += other.valid;
+        self.invalid.extend(other.invalid);
+        self.retracted += other.retracted;
+        self.of_some_disks += other.of_some_disks;
+    }
+
+    /// Fails if one that is relied on is invalid.
+    pub(crate) fn ensure_none_is_invalid(&self) -> Result<()> {
         match self.invalid.first() {
             None => Ok(()),
             Some(first) => bail!(
@@ -183,5 +219,14 @@ impl Verdicts {
                 self.valid + self.invalid.len()
             ),
         }
+    }
+
+    /// Fails unless all are valid.
+    pub(crate) fn ensure_valid(&self) -> Result<()> {
+        self.ensure_none_is_invalid()?;
+        let Self { retracted, of_some_disks, .. } = self;
+        ensure!(*retracted == 0, "{retracted} points are retracted");
+        ensure!(*of_some_disks == 0, "{of_some_disks} points are not of all disks");
+        Ok(())
     }
 }

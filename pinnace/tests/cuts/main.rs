@@ -8,4 +8,5 @@ mod judge;
 mod killed;
 #[cfg(feature = "mutants")]
 mod mistakes;
+mod overload;
 mod verified;

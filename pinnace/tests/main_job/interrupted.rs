@@ -105,6 +105,9 @@ fn a_target_killed_in_mid_cycle_is_caught_up_with() -> Result<()> {
     std::thread::sleep(Duration::from_millis(300));
     site.target.restart()?;
     site.wait_for_epochs(disk.name(), 3, PATIENCE)?;
+    // The new process says so of the old one's connection, well before the idle time is over.
+    let log = site.agent.log()?;
+    ensure!(log.contains("reset by peer") && !log.contains("timed out"), "{log}");
     // In order, the agent hears of it at once.
     until_mid_cycle(&site, &disk)?;
     let ended = site.target.stop(Duration::from_secs(10))?;

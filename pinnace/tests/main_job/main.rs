@@ -6,6 +6,9 @@
 
 mod cycles;
 mod gaps;
+mod generations;
+mod identity;
 mod interrupted;
 mod lifecycle;
+mod resync;
 mod subject;

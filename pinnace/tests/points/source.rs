@@ -9,7 +9,7 @@ use blocks::{
     MachineId, MonotonicNs, PointId, PointRecord, RetractReason, Sector,
 };
 use wire::frame::EpochEnd;
-use wire::message::{OpenDisk, RetractPoints};
+use wire::message::{OpenDisk, Origin, RetractPoints};
 use wire::session::SourceEvent;
 use wire::{Codec, Content, DataKey, EpochSummary, FrameExtent, FrameSpec, Sealer, Sequence, Text};
 
@@ -77,6 +77,7 @@ impl Source {
             geometry,
             name,
             key,
+            origin: Origin::default(),
         })? {
             SourceEvent::Opened(_) => {}
             other => anyhow::bail!("{other:?} instead of an open disk"),
@@ -171,6 +172,7 @@ impl Source {
         }
         let end = EpochEnd { summary, point };
         bytes.extend(disk.sealer.seal_end(link, Sequence(summary.frames), end)?);
+        self.stranger.session().handle_ending(disk.id, Epoch(disk.epoch));
         self.stranger.send(&bytes, End::Finished)?;
         let event = self.stranger.next_event()?;
         ensure!(matches!(event, SourceEvent::Durable { .. }), "{event:?}");

@@ -1,10 +1,11 @@
 //! A site at work, and the disk that must not suffer from what is refused.
 
+use std::fs;
 use std::path::Path;
 use std::process::Output;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use blocks::ByteLen;
 use vm_tests::{Bursts, EVERY_METHOD, Rig, Site, SiteSpec, Target, ZramDisk, fill};
 
@@ -49,13 +50,18 @@ impl Bystander {
         self.disk.name()
     }
 
-    /// Fails unless its replica follows still, without a gap, and is the same in the end.
-    pub(crate) fn end(mut self, site: &Site) -> Result<()> {
+    /// Fails unless its replica follows still, and is the same in the end.
+    pub(crate) fn end_with_gaps(&mut self, site: &Site) -> Result<()> {
         site.wait_for_epochs(self.name(), 2, PATIENCE)?;
         if let Some(writers) = self.writers.take() {
             writers.stop()?;
         }
-        site.prove(&self.disk, PATIENCE)?;
+        site.prove(&self.disk, PATIENCE)
+    }
+
+    /// The same, and it must not have had a gap.
+    pub(crate) fn end(mut self, site: &Site) -> Result<()> {
+        self.end_with_gaps(site)?;
         let status = site.disk(self.name())?;
         ensure!(status["tracking"]["gaps"] == 0, "it had a gap: {status}");
         Ok(())
@@ -71,4 +77,12 @@ pub(crate) fn refused(output: &Output, exit: i32, words: &[&str]) -> Result<()> 
     }
     ensure!(said.starts_with("pinnace: ") && !said.contains("panicked"), "{said}");
     Ok(())
+}
+
+/// The most memory that a process ever had, in KiB.
+pub(crate) fn memory_peak(id: Option<u32>) -> Result<u64> {
+    let status = fs::read_to_string(format!("/proc/{}/status", id.context("it runs")?))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let number = line.and_then(|line| line.split_whitespace().next()?.parse().ok());
+    number.context("a process has a peak of memory")
 }

@@ -7,5 +7,6 @@ mod configuration;
 mod disks;
 mod enrolment;
 mod hostile;
+mod impostor;
 mod stores;
 mod stranger;

@@ -12,6 +12,8 @@ use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use tokio::runtime::Runtime;
+use tokio::time::timeout;
+use vm_tests::Site;
 use wire::message::{Features, OpenDisk, VersionRange};
 use wire::session::{SourceConfig, SourceEvent, SourceSession};
 use wire::{CloseCode, Text};
@@ -67,27 +69,10 @@ impl Stranger {
         ca: &Path,
         credentials: Credentials,
     ) -> Result<Self> {
-        let runtime =
-            tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
-        let mut roots = rustls::RootCertStore::empty();
-        roots.add(CertificateDer::from_pem_file(ca)?)?;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let builder = rustls::ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])?
-            .with_root_certificates(roots);
-        let mut tls = match credentials {
-            Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
-            None => builder.with_no_client_auth(),
-        };
-        tls.alpn_protocols = vec![wire::ALPN_DATA.to_vec()];
-        let client = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?));
-        let connecting = async {
-            let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into())?;
-            let connection = endpoint.connect_with(client, address, TARGET_NAME)?.await?;
-            let control = connection.open_bi().await?;
-            anyhow::Ok((endpoint, connection, control))
-        };
-        let connected = runtime.block_on(async { tokio::time::timeout(ANSWER, connecting).await });
+        let runtime = runtime()?;
+        let client = client(ca, credentials, wire::ALPN_DATA)?;
+        let connected =
+            runtime.block_on(async { timeout(ANSWER, connected(client, address)).await });
         let (endpoint, connection, control) = connected.context("no answer")??;
         let session = SourceSession::new(config(MachineId([0; 16]), VersionRange::SUPPORTED));
         Ok(Self { runtime, connection, control, session, open: Vec::new(), _endpoint: endpoint })
@@ -121,13 +106,20 @@ impl Stranger {
         drop(self.runtime.block_on(self.control.0.write_all(bytes)));
     }
 
+    /// The same, for as long as the target takes to take them, up to `limit`; whether it did.
+    pub(crate) fn say_within(&mut self, bytes: &[u8], limit: Duration) -> bool {
+        let said = self.control.0.write_all(bytes);
+        let said = self.runtime.block_on(async { timeout(limit, said).await });
+        matches!(said, Ok(Ok(())))
+    }
+
     /// Sends bytes on a data stream of their own, as fast as the target takes them.
     pub(crate) fn send(&mut self, bytes: &[u8], end: End) -> Result<()> {
         let connection = self.connection.clone();
         let sending = async {
             let mut stream = connection.open_uni().await?;
             // The target may have seen enough.
-            let wrote = tokio::time::timeout(ANSWER, stream.write_all(bytes)).await;
+            let wrote = timeout(ANSWER, stream.write_all(bytes)).await;
             if end == End::Finished && matches!(wrote, Ok(Ok(()))) {
                 stream.finish()?;
             }
@@ -155,7 +147,7 @@ impl Stranger {
                 None => {}
             }
             let reading = self.control.1.read_chunk(64 << 10, true);
-            let read = self.runtime.block_on(async { tokio::time::timeout(ANSWER, reading).await });
+            let read = self.runtime.block_on(async { timeout(ANSWER, reading).await });
             match read.context("the target says nothing")? {
                 Ok(Some(chunk)) => self.session.handle_control(&chunk.bytes),
                 Ok(None) => bail!("the target ended the control stream"),
@@ -177,7 +169,7 @@ impl Stranger {
     /// Waits until the connection ends, and returns how.
     pub(crate) fn ended(self) -> Result<ConnectionError> {
         let closed = self.connection.closed();
-        let closed = self.runtime.block_on(async { tokio::time::timeout(ANSWER, closed).await });
+        let closed = self.runtime.block_on(async { timeout(ANSWER, closed).await });
         closed.context("the target keeps the connection")
     }
 
@@ -186,6 +178,69 @@ impl Stranger {
         while let Some(bytes) = self.session.poll_transmit() {
             self.say(&bytes);
         }
+    }
+}
+
+fn runtime() -> Result<Runtime> {
+    Ok(tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?)
+}
+
+/// A client that trusts the authority `ca`, shows `credentials` and speaks `protocol`.
+fn client(ca: &Path, credentials: Credentials, protocol: &[u8]) -> Result<quinn::ClientConfig> {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_file(ca)?)?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])?
+        .with_root_certificates(roots);
+    let mut tls = match credentials {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key)?,
+        None => builder.with_no_client_auth(),
+    };
+    tls.alpn_protocols = vec![protocol.to_vec()];
+    Ok(quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls)?)))
+}
+
+async fn connected(
+    client: quinn::ClientConfig,
+    address: SocketAddr,
+) -> Result<(Endpoint, Connection, (SendStream, RecvStream))> {
+    let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into())?;
+    let connection = endpoint.connect_with(client, address, TARGET_NAME)?.await?;
+    let control = connection.open_bi().await?;
+    Ok((endpoint, connection, control))
+}
+
+/// Somebody without a certificate, where new machines are let in.
+pub(crate) struct Visitor {
+    runtime: Runtime,
+    stream: (SendStream, RecvStream),
+    _connection: Connection,
+    // Last: the connection needs it.
+    _endpoint: Endpoint,
+}
+
+impl Visitor {
+    /// Connects, and says nothing.
+    pub(crate) fn knock(site: &Site) -> Result<Self> {
+        let runtime = runtime()?;
+        let client = client(&site.store().join("pki/ca.pem"), None, wire::ALPN_ENROLL)?;
+        let connected =
+            runtime.block_on(async { timeout(ANSWER, connected(client, site.listen)).await });
+        let (endpoint, connection, stream) = connected.context("no answer")??;
+        Ok(Self { runtime, stream, _connection: connection, _endpoint: endpoint })
+    }
+
+    /// Sends bytes, and returns the answer; nothing if the target hangs up instead.
+    pub(crate) fn ask(mut self, bytes: &[u8]) -> Result<Option<Vec<u8>>> {
+        let asking = async {
+            // A target that has seen enough stops reading.
+            drop(self.stream.0.write_all(bytes).await);
+            drop(self.stream.0.finish());
+            self.stream.1.read_to_end(1 << 16).await.ok()
+        };
+        let answer = self.runtime.block_on(async { timeout(ANSWER, asking).await });
+        Ok(answer.context("the target says nothing")?.filter(|answer| !answer.is_empty()))
     }
 }
 

@@ -1,10 +1,11 @@
 //! The record of a catalogue as bytes. `docs/replica-store.md` has the tables.
 //!
 //! Version 1 is the first 384 bytes with what version 2 added spare. In version 2 the ranges of
-//! retracted epochs and the pins follow the fixed part.
+//! retracted epochs, the pins, the past lines of history and the tickets follow the fixed part.
 
 use blocks::{
-    ChunkSize, DiskId, Epoch, Generation, Geometry, MachineId, PointRecord, RetractReason,
+    ANCESTORS_MAX, Ancestor, ChunkSize, DiskId, Epoch, Generation, Geometry, Lineage, MachineId,
+    PointRecord, RetractReason, Ticket, Tickets,
 };
 use storage::SLOT_PAYLOAD_MAX;
 use wire::frame::{POINT_RECORD_LEN, decode_point, encode_point};
@@ -14,7 +15,7 @@ use zerocopy::{
 };
 
 use super::{
-    BaseKind, Completeness, DiskState, NAME_LEN_MAX, Record, RecordError, VERSION,
+    BaseKind, Completeness, DiskState, NAME_LEN_MAX, Record, RecordError, ReplicaRole, VERSION,
     marks::{Marks, PINS_MAX, RETRACTIONS_MAX, Retraction},
 };
 
@@ -43,7 +44,12 @@ struct RawRecord {
     retractions: U16,
     pins: U16,
     has_base_point: u8,
-    spare: [u8; 27],
+    reserved_point: [u8; 3],
+    hashed: U64,
+    past: U16,
+    role: u8,
+    has_tickets: u8,
+    spare: [u8; 12],
     // In version 2 follow the record of the base's point, or zeroes, and the lists.
 }
 
@@ -56,11 +62,34 @@ struct RawRetraction {
     reserved: [u8; 7],
 }
 
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct RawAncestor {
+    generation: [u8; 16],
+    through: U64,
+}
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct RawTicket {
+    number: U64,
+    secret: [u8; 16],
+}
+
+#[derive(Clone, Copy, FromBytes, IntoBytes, KnownLayout, Immutable, Unaligned)]
+#[repr(C)]
+struct RawTickets {
+    last: RawTicket,
+    before: RawTicket,
+    issued_at: U64,
+}
+
 const FIXED_LEN: usize = size_of::<RawRecord>() + POINT_RECORD_LEN;
 const _: () = assert!(size_of::<RawRecord>() == 384 && FIXED_LEN == 448);
 const LISTS_LEN_MAX: usize =
     RETRACTIONS_MAX * size_of::<RawRetraction>() + PINS_MAX * size_of::<U64>();
-const _: () = assert!(FIXED_LEN + LISTS_LEN_MAX <= SLOT_PAYLOAD_MAX);
+const ORIGIN_LEN_MAX: usize = ANCESTORS_MAX * size_of::<RawAncestor>() + size_of::<RawTickets>();
+const _: () = assert!(FIXED_LEN + LISTS_LEN_MAX + ORIGIN_LEN_MAX <= SLOT_PAYLOAD_MAX);
 
 impl Record {
     pub(super) fn encode(&self) -> Result<Vec<u8>, RecordError> {
@@ -85,7 +114,7 @@ impl Record {
             name_len: name_len.into(),
             reserved: U16::ZERO,
             disk: self.disk.0,
-            generation: self.generation.0,
+            generation: self.generation().0,
             machine: self.machine.0,
             sectors: self.geometry.sectors().into(),
             logical_block: self.geometry.logical_block().into(),
@@ -97,7 +126,15 @@ impl Record {
             retractions: count(retractions.len()),
             pins: count(pins.len()),
             has_base_point: self.base_point.is_some().into(),
-            spare: [0; 27],
+            reserved_point: [0; 3],
+            hashed: self.hashed.into(),
+            past: count(self.lineage.past().len()),
+            role: match self.role {
+                ReplicaRole::Follower => 0,
+                ReplicaRole::Promoted => 1,
+            },
+            has_tickets: (self.tickets != Tickets::default()).into(),
+            spare: [0; 12],
         };
         let base_point = self.base_point.as_ref().map_or([0; POINT_RECORD_LEN], encode_point);
         let mut bytes = [raw.as_bytes(), &base_point].concat();
@@ -107,6 +144,13 @@ impl Record {
             bytes.extend_from_slice(raw.as_bytes());
         }
         bytes.extend(pins.iter().flat_map(|pin| pin.0.to_le_bytes()));
+        for line in self.lineage.past() {
+            let (generation, through) = (line.generation.0, line.through.0.into());
+            bytes.extend_from_slice(RawAncestor { generation, through }.as_bytes());
+        }
+        if self.tickets != Tickets::default() {
+            bytes.extend_from_slice(RawTickets::of(&self.tickets).as_bytes());
+        }
         Ok(bytes)
     }
 
@@ -119,9 +163,16 @@ impl Record {
         let length = || RecordError::Length(bytes.len());
         let version = u16::from_le_bytes(*bytes.first_chunk().ok_or_else(length)?);
         let (raw, rest) = RawRecord::ref_from_prefix(bytes).map_err(|_| length())?;
-        let (base_point, marks) = match version {
-            1 if rest.is_empty() => (None, Marks::default()),
-            VERSION => decode_history(raw, rest, bytes.len())?,
+        let current = Generation(raw.generation);
+        let (base_point, marks, origin) = match version {
+            1 if rest.is_empty() => {
+                let begun = (Lineage::begin(current), ReplicaRole::Follower, Tickets::default());
+                (None, Marks::default(), begun)
+            }
+            VERSION => {
+                let (point, marks, rest) = decode_history(raw, rest, bytes.len())?;
+                (point, marks, decode_origin(raw, rest, bytes.len())?)
+            }
             1 => return Err(length()),
             version => return Err(RecordError::Version(version)),
         };
@@ -130,9 +181,12 @@ impl Record {
         let chunk = ChunkSize::from_bytes(u64::from(raw.chunk_len.get())).ok();
         let geometry =
             chunk.and_then(|c| Geometry::new(raw.sectors.get(), raw.logical_block.get(), c).ok());
+        let (lineage, role, tickets) = origin;
         let record = Self {
             disk: DiskId(raw.disk),
-            generation: Generation(raw.generation),
+            lineage,
+            role,
+            tickets,
             machine: MachineId(raw.machine),
             geometry: geometry.ok_or(RecordError::Field("geometry"))?,
             base: match raw.base {
@@ -152,18 +206,65 @@ impl Record {
             folded: Epoch(raw.folded.get()),
             name: name.ok_or(RecordError::Field("name"))?.to_owned(),
             base_point,
+            hashed: if version == 1 { 0 } else { raw.hashed.get() },
             marks,
         };
         record.check()
     }
 }
 
-/// What version 2 added.
-fn decode_history(
+impl RawTickets {
+    fn of(tickets: &Tickets) -> Self {
+        let raw =
+            |ticket: Ticket| RawTicket { number: ticket.number.into(), secret: ticket.secret };
+        let Tickets { last, before, issued_at } = *tickets;
+        Self { last: raw(last), before: raw(before), issued_at: issued_at.0.into() }
+    }
+
+    fn tickets(&self) -> Tickets {
+        let ticket = |raw: &RawTicket| Ticket { number: raw.number.get(), secret: raw.secret };
+        let issued_at = Epoch(self.issued_at.get());
+        Tickets { last: ticket(&self.last), before: ticket(&self.before), issued_at }
+    }
+}
+
+/// What a replica has been through, at the end of a record of `len` bytes.
+fn decode_origin(
     raw: &RawRecord,
     rest: &[u8],
     len: usize,
-) -> Result<(Option<PointRecord>, Marks), RecordError> {
+) -> Result<(Lineage, ReplicaRole, Tickets), RecordError> {
+    let length = || RecordError::Length(len);
+    let past = usize::from(raw.past.get());
+    let (past, rest) =
+        <[RawAncestor]>::ref_from_prefix_with_elems(rest, past).map_err(|_| length())?;
+    let ancestor = |raw: &RawAncestor| Ancestor {
+        generation: Generation(raw.generation),
+        through: Epoch(raw.through.get()),
+    };
+    let past = past.iter().map(ancestor).collect();
+    let lineage = Lineage::new(Generation(raw.generation), past);
+    let lineage = lineage.map_err(|_| RecordError::Field("lines of history"))?;
+    let role = match raw.role {
+        0 => ReplicaRole::Follower,
+        1 => ReplicaRole::Promoted,
+        _ => return Err(RecordError::Field("role")),
+    };
+    let tickets = match raw.has_tickets {
+        0 if rest.is_empty() => Tickets::default(),
+        0 => return Err(length()),
+        1 => RawTickets::ref_from_bytes(rest).map_err(|_| length())?.tickets(),
+        _ => return Err(RecordError::Field("tickets")),
+    };
+    Ok((lineage, role, tickets))
+}
+
+/// The point of the base and the marks, and what follows them.
+fn decode_history<'a>(
+    raw: &RawRecord,
+    rest: &'a [u8],
+    len: usize,
+) -> Result<(Option<PointRecord>, Marks, &'a [u8]), RecordError> {
     let length = || RecordError::Length(len);
     let (retractions, pins) = (usize::from(raw.retractions.get()), usize::from(raw.pins.get()));
     let (point, rest) = rest.split_first_chunk::<POINT_RECORD_LEN>().ok_or_else(length)?;
@@ -174,7 +275,7 @@ fn decode_history(
     };
     let (ranges, rest) =
         <[RawRetraction]>::ref_from_prefix_with_elems(rest, retractions).map_err(|_| length())?;
-    let pins = <[U64]>::ref_from_bytes_with_elems(rest, pins).map_err(|_| length())?;
+    let (pins, rest) = <[U64]>::ref_from_prefix_with_elems(rest, pins).map_err(|_| length())?;
     let range = |raw: &RawRetraction| {
         let (first, last) = (Epoch(raw.first.get()), Epoch(raw.last.get()));
         Some(Retraction { first, last, reason: RetractReason::from_u8(raw.reason)? })
@@ -185,5 +286,5 @@ fn decode_history(
         retractions: ranges.ok_or(RecordError::Field("retractions"))?,
         pins: pins.iter().map(|pin| Epoch(pin.get())).collect(),
     };
-    Ok((point, marks))
+    Ok((point, marks, rest))
 }

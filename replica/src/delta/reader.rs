@@ -3,6 +3,7 @@
 use std::{mem, sync::Arc};
 
 use blocks::{ByteLen, PointRecord};
+use bytes::BytesMut;
 use storage::{OpenMode, Storage, StorageError, StorageFile, StorePath};
 use wire::{
     CheckedFrame, EpochChain, EpochEnd, FrameError, FrameExtent, OpenError, Opener, SessionSalt,
@@ -190,7 +191,16 @@ impl DeltaFile {
 
     /// A content frame, of this epoch by what its header says.
     pub(crate) fn read_content(&self, at: &FrameAt) -> Result<CheckedFrame, DeltaError> {
-        let frame = self.read_frame(at.offset, at.len as usize)?;
+        self.read_content_into(at, BytesMut::new())
+    }
+
+    /// As [`Self::read_content`], into memory that the frame has from now on.
+    pub(crate) fn read_content_into(
+        &self,
+        at: &FrameAt,
+        memory: BytesMut,
+    ) -> Result<CheckedFrame, DeltaError> {
+        let frame = self.read_frame_into(at.offset, at.len as usize, memory)?;
         if frame.header().is_end() { Err(DeltaError::Index) } else { Ok(frame) }
     }
 
@@ -207,9 +217,18 @@ impl DeltaFile {
     }
 
     fn read_frame(&self, offset: u64, len: usize) -> Result<CheckedFrame, DeltaError> {
-        let mut bytes = vec![0; len];
+        self.read_frame_into(offset, len, BytesMut::new())
+    }
+
+    fn read_frame_into(
+        &self,
+        offset: u64,
+        len: usize,
+        mut bytes: BytesMut,
+    ) -> Result<CheckedFrame, DeltaError> {
+        bytes.resize(len, 0);
         self.file.read_exact_at(offset, &mut bytes)?;
-        let frame = CheckedFrame::parse(bytes.into())?;
+        let frame = CheckedFrame::parse(bytes.freeze())?;
         let header = frame.header();
         let DeltaName { disk, generation, link } = self.trailer.name;
         if (header.disk, header.generation, link_of(header)) != (disk, generation, link) {

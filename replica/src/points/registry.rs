@@ -12,7 +12,7 @@ use std::{
 use blocks::{ByteLen, DiskId, Epoch, MachineId, PointId};
 
 use super::{DiskPoint, MachinePoint, PointStatus};
-use crate::leases::Leases;
+use crate::{VIEW_CACHE_DEFAULT, leases::Leases};
 
 /// What a disk holds.
 #[derive(Clone, Debug)]
@@ -30,6 +30,8 @@ pub(crate) struct Registry {
     disks: Arc<Mutex<BTreeMap<DiskId, DiskPoints>>>,
     pub(crate) leases: Leases,
     quota: Arc<Mutex<Option<ByteLen>>>,
+    /// What of decoded frames a view that is opened from now on may keep; unset, the default.
+    view_cache: Arc<Mutex<Option<ByteLen>>>,
 }
 
 impl Registry {
@@ -112,6 +114,15 @@ impl Registry {
 
     pub(crate) fn quota(&self) -> Option<ByteLen> {
         *self.quota.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_view_cache(&self, bytes: ByteLen) {
+        *self.view_cache.lock().unwrap_or_else(PoisonError::into_inner) = Some(bytes);
+    }
+
+    pub(crate) fn view_cache(&self) -> ByteLen {
+        let set = *self.view_cache.lock().unwrap_or_else(PoisonError::into_inner);
+        set.unwrap_or(VIEW_CACHE_DEFAULT)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<DiskId, DiskPoints>> {

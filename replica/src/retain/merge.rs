@@ -4,12 +4,12 @@
 //! salt of its own; its point is the newest one's. It is read and written piece by piece: what is
 //! in memory are the map of the extents, a few decoded frames, and the frame being filled.
 
-use blocks::{EpochKind, SECTOR_SIZE, Sector};
+use blocks::{ByteLen, EpochKind, Extent, SECTOR_SIZE, Sector};
 use storage::Storage;
 use wire::{
     CheckedFrame, Codec, Content, DataKey, EpochEnd, EpochLink, EpochSummary, FrameExtent,
     FrameSpec, Sealer, Sequence,
-    frame::{DATA_LEN_MAX, EXTENTS_MAX},
+    frame::{DATA_LEN_MAX, EXTENTS_MAX, should_end_before},
 };
 
 use super::RetainError;
@@ -72,7 +72,9 @@ impl Output {
         storage: &dyn Storage,
         link: EpochLink,
     ) -> Result<Self, RetainError> {
-        let (id, generation) = disk.identity;
+        let id = disk.identity.0;
+        // Of the line in which its newest epoch was made, whatever line the replica is in now.
+        let generation = disk.books().catalog.record().lineage.generation_of(link.epoch);
         let key: DataKey = key_store::load(storage, id)?;
         let sealer = Sealer::new(&key, id, generation)?;
         let zstd = zstd::bulk::Compressor::new(ZSTD_LEVEL).map_err(RetainError::Compress)?;
@@ -89,7 +91,7 @@ impl Output {
         })
     }
 
-    fn write(&mut self, layers: &Layers, newest: &Pending) -> Result<blocks::ByteLen, RetainError> {
+    fn write(&mut self, layers: &Layers, newest: &Pending) -> Result<ByteLen, RetainError> {
         for segment in layers.map() {
             let mut rest = Some(*segment);
             while let Some(segment) = rest {
@@ -107,6 +109,9 @@ impl Output {
     /// Adds as much of a segment as the frame has room for; returns the rest.
     fn take(&mut self, layers: &Layers, segment: Segment) -> Result<Option<Segment>, RetainError> {
         let is_zero = segment.source() == Source::ZEROES;
+        if self.extents.first().is_some_and(|first| self.is_far(first, &segment)) {
+            self.seal_frame()?;
+        }
         let room = (DATA_LEN_MAX as usize - self.data.len()) as u64 / SECTOR_SIZE;
         if self.extents.len() == usize::from(EXTENTS_MAX) || (!is_zero && room == 0) {
             self.seal_frame()?;
@@ -116,10 +121,19 @@ impl Output {
         let fits = if is_zero { extent.sectors } else { extent.sectors.min(room) };
         let (part, rest) = segment.split_at(Sector(extent.start.0 + fits));
         if !is_zero {
-            layers.read(&part, |data| self.data.extend_from_slice(data))?;
+            let begin = self.data.len();
+            self.data.resize(begin + bytes_of(&part), 0);
+            layers.read(part.extent(), &mut self.data[begin..])?;
         }
         self.add_extent(&part, is_zero);
         Ok(rest)
+    }
+
+    /// Whether a segment is too far from the first extent of the frame to be part of it.
+    fn is_far(&self, first: &FrameExtent, segment: &Segment) -> bool {
+        let end = segment.extent().start.0 + 1;
+        let span = Extent { start: first.start, sectors: end - first.start.0 };
+        should_end_before(span, ByteLen(self.data.len() as u64))
     }
 
     fn add_extent(&mut self, segment: &Segment, is_zero: bool) {
@@ -162,6 +176,10 @@ impl Output {
         self.data.clear();
         Ok(())
     }
+}
+
+fn bytes_of(segment: &Segment) -> usize {
+    usize::try_from(segment.extent().len().0).expect("a frame holds 1 MiB at most")
 }
 
 fn checked(sealed: bytes::Bytes) -> CheckedFrame {

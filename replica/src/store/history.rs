@@ -74,6 +74,12 @@ impl Store {
         self.registry.set_quota(quota);
     }
 
+    /// Limits what a view that is opened from now on keeps of decoded frames. However little it is,
+    /// what is read is the same; frames are decoded more often.
+    pub fn set_view_cache(&self, bytes: ByteLen) {
+        self.registry.set_view_cache(bytes);
+    }
+
     /// The disk as whoever has it open has it, or opened.
     pub(super) fn open_shared(&self, disk: DiskId) -> Result<Arc<DiskShared>, HistoryError> {
         let deadline = std::time::Instant::now() + PATIENCE;

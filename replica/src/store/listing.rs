@@ -7,7 +7,7 @@ use storage::{FileStorage, OpenMode, Space, Storage, StorageError, StorePath};
 
 use super::{OpenStoreError, Store, check_version, disks_of};
 use crate::{
-    BaseKind, DiskState,
+    BaseKind, DiskState, ReplicaRole,
     catalog::{Catalog, CatalogError},
     device_record::DeviceRecord,
     layout::DiskPaths,
@@ -31,6 +31,8 @@ pub struct DiskSummary {
     pub name: String,
     /// The line of its history.
     pub generation: Generation,
+    /// What it is to its source.
+    pub role: ReplicaRole,
     /// Its shape.
     pub geometry: Geometry,
     /// How far the replica has come.
@@ -119,8 +121,9 @@ fn summary(
     };
     Ok(Ok(DiskSummary {
         machine: record.machine,
+        generation: record.generation(),
         name: record.name,
-        generation: record.generation,
+        role: record.role,
         geometry: record.geometry,
         state: record.state,
         folded: record.folded,

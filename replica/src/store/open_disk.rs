@@ -2,15 +2,16 @@
 
 use std::{path::Path, sync::Arc};
 
-use blocks::{ByteLen, DiskId, Epoch, Generation, Geometry, MachineId};
+use blocks::{ByteLen, DiskId, Epoch, Generation, Geometry, Lineage, MachineId, Tickets};
 use storage::{BlockDevice, BlockDeviceError, StorageError, create_dirs};
 use wire::DataKey;
 
 use super::{HistoryError, Store, has};
 use crate::{
-    BaseKind, Completeness, Disk, DiskState,
+    BaseKind, Completeness, Disk, DiskState, ReplicaRole,
     base::{BaseError, open_device},
     catalog::{Catalog, CatalogError, Marks, NAME_LEN_MAX, Record},
+    claim::Claim,
     device_record::{DeviceRecord, DeviceRecordError},
     disk::{DiskShared, Health},
     error::FailureClass,
@@ -49,6 +50,9 @@ pub enum OpenDiskError {
     /// It belongs to another machine.
     #[error("the disk belongs to machine {0}")]
     OtherMachine(MachineId),
+    /// The replica was promoted: it is a disk of its own.
+    #[error("the replica was promoted")]
+    Promoted,
     /// The history forked: the replica belongs to another line of it.
     #[error("the replica is of generation {stored}")]
     GenerationMismatch {
@@ -163,24 +167,41 @@ impl Store {
     /// An epoch that is durable stays so whatever the source says of itself here; a source whose
     /// story does not fit the replica's is refused.
     pub fn open_disk(&self, spec: &DiskSpec) -> Result<Disk, OpenDiskError> {
+        let source = self.claim_source(spec)?;
+        self.find_or_create(spec, |record| check_line(spec, record))?;
+        let shared = self.open_adopted(spec)?;
+        Ok(Disk { shared, source: Arc::new(source) })
+    }
+
+    /// The right of the source to a disk; a stranger does not get it.
+    pub(super) fn claim_source(&self, spec: &DiskSpec) -> Result<Claim, OpenDiskError> {
         if spec.name.len() > NAME_LEN_MAX {
             return Err(OpenDiskError::NameTooLong(spec.name.len()));
         }
         let (storage, paths) = (self.storage.as_ref(), DiskPaths::new(spec.id));
-        let Some(source) = self.sources.claim(spec.id) else {
+        self.sources.claim(spec.id).ok_or_else(|| {
             // Whose it is does not change while it is open; a stranger is told that at once.
-            check_spec(spec, &Catalog::peek(storage, &paths, spec.id)?)?;
-            return Err(OpenDiskError::Busy(spec.id));
-        };
-        if has(storage, &paths.catalog())? {
-            // Before anything is done for it: whose replica this is.
-            check_spec(spec, &Catalog::peek(storage, &paths, spec.id)?)?;
-        } else {
-            let _claim = self.claims.claim(spec.id).ok_or(OpenDiskError::Busy(spec.id))?;
-            self.create_disk(spec, &paths)?;
+            let record = Catalog::peek(storage, &paths, spec.id).map_err(OpenDiskError::from);
+            let checked = record.and_then(|record| check_whose(spec, &record));
+            checked.err().unwrap_or(OpenDiskError::Busy(spec.id))
+        })
+    }
+
+    /// Sees to it that the disk exists, and that it is the source's and may be opened, before
+    /// anything is done for it.
+    pub(super) fn find_or_create<E: From<OpenDiskError>>(
+        &self,
+        spec: &DiskSpec,
+        check: impl FnOnce(&Record) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (storage, paths) = (self.storage.as_ref(), DiskPaths::new(spec.id));
+        if has(storage, &paths.catalog()).map_err(OpenDiskError::from)? {
+            let record = Catalog::peek(storage, &paths, spec.id).map_err(OpenDiskError::from)?;
+            check_whose(spec, &record)?;
+            return check(&record);
         }
-        let shared = self.open_adopted(spec)?;
-        Ok(Disk { shared, source: Arc::new(source) })
+        let _claim = self.claims.claim(spec.id).ok_or(OpenDiskError::Busy(spec.id))?;
+        Ok(self.create_disk(spec, &paths)?)
     }
 
     /// Makes the block device at `path` the base of a disk that does not exist yet. The device's
@@ -218,7 +239,9 @@ impl Store {
         key_store::store(storage, spec.id, &spec.key)?;
         let record = Record {
             disk: spec.id,
-            generation: spec.generation,
+            lineage: Lineage::begin(spec.generation),
+            role: ReplicaRole::Follower,
+            tickets: Tickets::default(),
             machine: spec.machine,
             geometry: spec.geometry,
             base,
@@ -226,6 +249,7 @@ impl Store {
             folded: Epoch::NONE,
             name: spec.name.clone(),
             base_point: None,
+            hashed: 0,
             marks: Marks::default(),
         };
         Catalog::create(storage, paths, record)?;
@@ -248,10 +272,10 @@ impl Store {
 
     /// Opens an existing disk and takes over what the source says that may change: the key, the
     /// name, the size of its chunks.
-    fn open_adopted(&self, spec: &DiskSpec) -> Result<Arc<DiskShared>, OpenDiskError> {
+    pub(super) fn open_adopted(&self, spec: &DiskSpec) -> Result<Arc<DiskShared>, OpenDiskError> {
         let storage = self.storage.as_ref();
         let mut shared = self.open_shared(spec.id)?;
-        check_spec(spec, shared.books().catalog.record())?;
+        check_whose(spec, shared.books().catalog.record())?;
         if key_store::load(storage, spec.id)? != spec.key {
             self.change_key(&shared, spec)?;
             // Opened anew with it; somebody who looks at its history meanwhile is in the way.
@@ -286,12 +310,21 @@ impl Store {
     }
 }
 
-fn check_spec(spec: &DiskSpec, record: &Record) -> Result<(), OpenDiskError> {
+/// Whether the replica is in the source's line, and nothing but its replica.
+fn check_line(spec: &DiskSpec, record: &Record) -> Result<(), OpenDiskError> {
+    if spec.generation != record.generation() {
+        return Err(OpenDiskError::GenerationMismatch { stored: record.generation() });
+    }
+    match record.role {
+        ReplicaRole::Follower => Ok(()),
+        ReplicaRole::Promoted => Err(OpenDiskError::Promoted),
+    }
+}
+
+/// Whether the replica is of this machine's disk.
+fn check_whose(spec: &DiskSpec, record: &Record) -> Result<(), OpenDiskError> {
     if spec.machine != record.machine {
         return Err(OpenDiskError::OtherMachine(record.machine));
-    }
-    if spec.generation != record.generation {
-        return Err(OpenDiskError::GenerationMismatch { stored: record.generation });
     }
     let shape = |geometry: &Geometry| (geometry.sectors(), geometry.logical_block());
     if shape(&spec.geometry) != shape(&record.geometry) {

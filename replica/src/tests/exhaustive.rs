@@ -295,7 +295,10 @@ fn every_crash_of_every_short_life_leaves_the_step_done_or_not_begun() {
             }
         }
     }
-    println!("{images} images of {crashes} crashes of {} lives", lives.len());
+    println!(
+        "figure: images of {crashes} crashes of {} short lives of a store: {images}",
+        lives.len()
+    );
     assert!(images >= 65_000, "{images} images");
 }
 
@@ -332,7 +335,7 @@ fn every_crash_of_the_recovery_from_a_crash_does_too() {
             }
         }
     }
-    println!("{images} images of crashes of the recovery");
+    println!("figure: images of crashes of the recovery of a store: {images}");
     assert!(images >= 60_000, "{images} images");
 }
 
@@ -376,7 +379,7 @@ fn every_operation_of_every_short_life_may_fail_in_every_way() {
             failures += 1;
         }
     }
-    println!("{failures} failed operations");
+    println!("figure: operations of a store made to fail, each in four ways: {failures}");
     assert!(failures > 10_000, "{failures}");
 }
 

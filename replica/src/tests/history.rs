@@ -111,7 +111,10 @@ fn allocation_is_gapless_and_true() {
     let (_, _, disk, contents) = with_points();
     let view = disk.history().view(Epoch(9)).unwrap();
     for (offset, len) in [(0u64, DISK_LEN as u64), (513, 90_000), (7, 0)] {
-        let ranges = view.allocation(offset, len).unwrap();
+        let ranges = view.allocation(offset, len, usize::MAX).unwrap();
+        for most in 1..ranges.len() {
+            assert_eq!(view.allocation(offset, len, most).unwrap(), ranges[..most]);
+        }
         let mut next = offset;
         for range in &ranges {
             assert_eq!(range.bytes.start, next);
@@ -123,7 +126,7 @@ fn allocation_is_gapless_and_true() {
         assert_eq!(next, offset + len);
         assert!(ranges.windows(2).all(|pair| pair[0].state != pair[1].state));
     }
-    let zeroes = view.allocation(165 * 512, 10 * 512).unwrap();
+    let zeroes = view.allocation(165 * 512, 10 * 512, 9).unwrap();
     assert_eq!(zeroes.len(), 1);
     assert_eq!(zeroes[0].state, Allocation::Zero);
 }

@@ -176,6 +176,9 @@ impl Run {
             Step::Hash => {
                 let hashes = self.disk.as_ref().unwrap().hashes(0, 3).unwrap();
                 assert_eq!(hashes.as_of, self.acknowledged);
+                let content = newest(self.disk.as_ref().unwrap());
+                let blocks = content.chunks(64 * 1024).map(|block| *blake3::hash(block).as_bytes());
+                assert!(hashes.hashes.iter().copied().eq(blocks), "kept hashes are of the content");
                 self.check();
             }
             Step::Reopen => {

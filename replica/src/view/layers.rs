@@ -1,14 +1,24 @@
 //! Several neighbouring deltas of a disk, read as one.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::{
+    collections::HashSet,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use blocks::{Epoch, Extent, Geometry, SECTOR_SIZE, Sector};
 use storage::Storage;
-use wire::{CheckedFrame, OpenError, Opener, SessionSalt, frame::DATA_LEN_MAX};
+use wire::{OpenError, Opener, SessionSalt};
 
 use super::{
-    cache::{DecodedFrame, FrameCache},
+    decoded::Decoded,
     map::{Segment, Source, map_of, overlay_all, within},
+    pages::{Destination, PageCache},
+    readers::Readers,
+    shown::Shown,
+    turns::Turns,
 };
 use crate::{
     content::{ContentError, FrameTaker, Scratch, open_and_decode},
@@ -18,6 +28,9 @@ use crate::{
     layout::DiskPaths,
 };
 
+/// What is read ahead of a reader at most, in bytes of the disk.
+const AHEAD_MAX: u64 = 8 << 20;
+
 /// Deltas laid over each other. Every frame is checked and opened as it is read.
 #[derive(Debug)]
 pub(crate) struct Layers {
@@ -26,11 +39,16 @@ pub(crate) struct Layers {
     /// Oldest first.
     layers: Vec<Layer>,
     map: Vec<Segment>,
-    cache: FrameCache,
-    /// How far ahead of what is read a frame is kept, in sectors.
-    window: u64,
+    shown: Shown,
+    pages: PageCache,
+    /// What is read ahead of a reader, in sectors.
+    ahead: u64,
+    readers: Mutex<Readers>,
+    turns: Turns,
     /// Buffers that no thread uses just now.
     scratches: Mutex<Vec<Scratch>>,
+    /// How many frames were decoded so far.
+    decoded: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -64,8 +82,8 @@ pub enum LayerFault {
     /// Its index says other things than its frames, or overlaps itself.
     #[error("the index contradicts the frames, or itself")]
     Index,
-    /// There are more frames in all than can be numbered.
-    #[error("there are too many frames")]
+    /// There are more frames or extents in all than can be numbered.
+    #[error("there are too many frames or extents")]
     TooManyFrames,
 }
 
@@ -108,11 +126,25 @@ impl Layers {
             layers.push(layer);
             maps.push(map);
         }
-        let (geometry, opener) = (taker.geometry, Arc::clone(&taker.opener));
-        let (map, cache) = (overlay_all(maps), FrameCache::new(cache_bytes));
-        let window = window(&map, geometry, cache_bytes);
-        let scratches = Mutex::default();
-        Ok(Self { geometry, opener, layers, map, cache, window, scratches })
+        let map = overlay_all(maps);
+        let shown = usize::try_from(frames).ok().and_then(|frames| Shown::of(&map, frames));
+        let shown = shown.ok_or_else(|| LayerError {
+            epoch: deltas.last().map_or(Epoch::NONE, |delta| delta.link.epoch),
+            source: LayerFault::TooManyFrames,
+        })?;
+        Ok(Self {
+            geometry: taker.geometry,
+            opener: Arc::clone(&taker.opener),
+            layers,
+            map,
+            shown,
+            pages: PageCache::new(cache_bytes),
+            ahead: AHEAD_MAX.min(cache_bytes as u64 / 4) / SECTOR_SIZE,
+            readers: Mutex::default(),
+            turns: Turns::default(),
+            scratches: Mutex::default(),
+            decoded: AtomicU64::new(0),
+        })
     }
 
     pub(crate) fn geometry(&self) -> Geometry {
@@ -129,56 +161,137 @@ impl Layers {
         within(&self.map, extent)
     }
 
-    /// Gives `take` the data of a segment, or a part of one, piece by piece. Zeroes are not given.
-    pub(crate) fn read(
-        &self,
-        segment: &Segment,
-        take: impl FnMut(&[u8]),
-    ) -> Result<(), LayerError> {
-        let Some(number) = segment.source().as_frame() else { return Ok(()) };
-        let extent = segment.extent();
-        let cached = self.cache.get(number).filter(|frame| frame.get(extent).is_some());
-        let frame = match cached {
-            Some(frame) => frame,
-            // Not under a lock: two threads may decode one frame, and others go on meanwhile.
-            None => self.read_frame(number, extent.start)?,
-        };
-        // The frame is authentic, the index is not: the frame has the last word.
-        let parts = frame.get(extent).ok_or_else(|| {
-            let epoch = self.layers[self.layer_of(number)].delta.name().link.epoch;
-            LayerError { epoch, source: LayerFault::Index }
-        })?;
-        parts.for_each(take);
+    /// Fills the parts of `buffer`, which is for `extent`, that deltas have; leaves the others as
+    /// they are.
+    pub(crate) fn read(&self, extent: Extent, buffer: &mut [u8]) -> Result<(), LayerError> {
+        self.note(extent);
+        self.read_noted(extent, buffer)
+    }
+
+    /// Notes that `extent` is read next. What should be read ahead, if anything should.
+    pub(crate) fn note(&self, extent: Extent) -> Option<Extent> {
+        let ahead = self.readers().note(extent, self.ahead)?;
+        let end = ahead.end().min(Sector(self.geometry.sectors()));
+        let sectors = end.0.checked_sub(ahead.start.0)?;
+        Some(Extent { start: ahead.start, sectors })
+    }
+
+    /// As [`Self::read`], of what was noted.
+    pub(crate) fn read_noted(&self, extent: Extent, buffer: &mut [u8]) -> Result<(), LayerError> {
+        let mut to = Destination::new(extent.start, buffer);
+        for segment in self.within(extent).filter(|segment| segment.source() == Source::ZEROES) {
+            to.sectors(segment).fill(0);
+        }
+        let mut missing = self.pages.read(self.within_frames(extent), &mut to);
+        while let Some(number) = missing.first().and_then(|first| first.source().as_frame()) {
+            let (here, rest): (Vec<_>, Vec<_>) =
+                missing.into_iter().partition(|part| part.source().as_frame() == Some(number));
+            missing = rest;
+            let _turn = self.turns.take(number);
+            // Whose turn was before may have left it all here.
+            let here = self.pages.read(here, &mut to);
+            if !here.is_empty() {
+                self.decode(number, |frame| copy(frame, &here, &mut to))?;
+            }
+        }
         Ok(())
+    }
+
+    /// The first segment within `extent` of each frame that has to be decoded to read it.
+    pub(crate) fn missing(&self, extent: Extent) -> Vec<Segment> {
+        let mut frames = HashSet::new();
+        let missing = self.within_frames(extent).filter(|segment| !self.pages.holds(*segment));
+        missing.filter(|segment| frames.insert(segment.source())).collect()
+    }
+
+    /// Decodes the frame of a segment, unless that is being done, or was.
+    pub(crate) fn read_ahead(&self, segment: Segment) -> Result<(), LayerError> {
+        let Some(number) = segment.source().as_frame() else { return Ok(()) };
+        let Some(_turn) = self.turns.try_take(number) else { return Ok(()) };
+        if self.pages.holds(segment) { Ok(()) } else { self.decode(number, |_| Ok(())) }
     }
 
     /// Whether anything that is shown is in a frame of the delta of `epoch`.
     pub(crate) fn holds(&self, epoch: Epoch, frame: FrameNumber) -> bool {
         let layer = self.layers.iter().find(|layer| layer.delta.name().link.epoch == epoch);
-        let number = layer.map(|layer| layer.first_frame + u64::from(frame));
-        let source = number.and_then(Source::frame);
-        source.is_some_and(|source| self.map.iter().any(|segment| segment.source() == source))
+        let frame = layer
+            .filter(|layer| (frame as usize) < layer.delta.frames().len())
+            .map(|layer| u32::try_from(layer.first_frame + u64::from(frame)));
+        matches!(frame, Some(Ok(number)) if !self.shown.of_frame(number).is_empty())
     }
 
-    /// Reads the part of a frame that is near `first`, and keeps it.
-    fn read_frame(&self, number: u32, first: Sector) -> Result<Arc<DecodedFrame>, LayerError> {
+    /// How many frames were decoded so far, and of how many anything is shown.
+    #[cfg(test)]
+    pub(crate) fn decoded(&self) -> (u64, u64) {
+        let frames: HashSet<_> = self.map.iter().filter_map(|s| s.source().as_frame()).collect();
+        (self.decoded.load(Ordering::Relaxed), frames.len() as u64)
+    }
+
+    /// Decodes a frame, gives it to `take`, and keeps what of it readers come to soon.
+    fn decode(
+        &self,
+        number: u32,
+        take: impl FnOnce(&Decoded<'_>) -> Result<(), LayerFault>,
+    ) -> Result<(), LayerError> {
         let layer = &self.layers[self.layer_of(number)];
+        self.decoded.fetch_add(1, Ordering::Relaxed);
         let scratches = || self.scratches.lock().unwrap_or_else(PoisonError::into_inner);
         let mut scratch = scratches().pop().unwrap_or_else(Scratch::new);
-        let read = layer.read_frame(number, &self.opener, &mut scratch);
-        let near = read
-            .map(|(frame, data)| Arc::new(DecodedFrame::near(&frame, data, first, self.window)));
+        let decoded = layer.decode(number, &self.opener, &mut scratch, |frame| {
+            take(frame)?;
+            self.keep(number, frame);
+            Ok(())
+        });
         scratches().push(scratch);
         let epoch = layer.delta.name().link.epoch;
-        let near = near.map_err(|source| LayerError { epoch, source })?;
-        self.cache.put(number, &near);
-        Ok(near)
+        decoded.map_err(|source| LayerError { epoch, source })
+    }
+
+    fn keep(&self, number: u32, frame: &Decoded<'_>) {
+        let positions = self.readers().positions();
+        let Some(reach) = self.pages.reach(&positions) else { return };
+        let mut gathered = self.pages.gather();
+        for at in self.shown.of_frame(number) {
+            let segment = self.map[*at as usize];
+            // What the index says wrongly is an error for whoever asks for it.
+            if let Some(data) = frame.get(segment.extent()) {
+                gathered.add(segment, data, |page| positions.distance(page) <= reach);
+            }
+        }
+        self.pages.keep(gathered, &positions);
+    }
+
+    fn within_frames(&self, extent: Extent) -> impl Iterator<Item = Segment> {
+        self.within(extent).filter(|segment| segment.source() != Source::ZEROES)
+    }
+
+    fn readers(&self) -> MutexGuard<'_, Readers> {
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn layer_of(&self, frame: u32) -> usize {
         let behind = self.layers.partition_point(|layer| layer.first_frame <= u64::from(frame));
         behind - 1
     }
+}
+
+/// Copies parts of a frame to where they are wanted.
+///
+/// The frame is authentic, the index is not: the frame has the last word on what it holds.
+fn copy(
+    frame: &Decoded<'_>,
+    parts: &[Segment],
+    to: &mut Destination<'_>,
+) -> Result<(), LayerFault> {
+    for part in parts {
+        let mut place = to.sectors(*part);
+        for data in frame.get(part.extent()).ok_or(LayerFault::Index)? {
+            let (filled, rest) = place.split_at_mut(data.len());
+            filled.copy_from_slice(data);
+            place = rest;
+        }
+    }
+    Ok(())
 }
 
 impl Layer {
@@ -203,32 +316,24 @@ impl Layer {
         Ok((Self { delta, salt, first_frame }, map.map_err(|_| LayerFault::Index)?))
     }
 
-    /// A frame, checked and authentic, and its data.
-    fn read_frame<'a>(
+    /// Gives a frame to `take`, checked and authentic.
+    fn decode(
         &self,
         number: u32,
         opener: &Opener,
-        scratch: &'a mut Scratch,
-    ) -> Result<(CheckedFrame, &'a [u8]), LayerFault> {
+        scratch: &mut Scratch,
+        take: impl FnOnce(&Decoded<'_>) -> Result<(), LayerFault>,
+    ) -> Result<(), LayerFault> {
         let at = usize::try_from(u64::from(number) - self.first_frame).ok();
         let at = at.and_then(|at| self.delta.frames().get(at)).ok_or(LayerFault::Index)?;
-        let frame = self.delta.read_content(at)?;
+        let frame = self.delta.read_content_into(at, std::mem::take(&mut scratch.sealed))?;
         if frame.header().salt != self.salt {
             return Err(LayerFault::Content(OpenError::NotAuthentic.into()));
         }
         let data = open_and_decode(opener, &frame, scratch)?;
-        Ok((frame, data))
+        let taken = take(&Decoded::new(&frame, data));
+        // Nobody else has the frame, so its memory comes back.
+        scratch.sealed = frame.into_bytes().try_into_mut().unwrap_or_default();
+        taken
     }
-}
-
-/// Sectors of the disk of which the cache holds all that is in frames, if those are as many
-/// everywhere; never less than a frame can hold in one piece.
-fn window(map: &[Segment], geometry: Geometry, cache_bytes: usize) -> u64 {
-    const SHORTEST: u64 = 2 * DATA_LEN_MAX as u64 / SECTOR_SIZE;
-    let in_frames = map.iter().filter(|segment| segment.source().as_frame().is_some());
-    let sectors: u64 = in_frames.map(|segment| segment.extent().sectors).sum();
-    // A quarter is left for what the cache costs beside the data, and for what is uneven.
-    let cached = cache_bytes as u64 / 4 * 3 / SECTOR_SIZE;
-    let window = u128::from(geometry.sectors()) * u128::from(cached) / u128::from(sectors.max(1));
-    u64::try_from(window).unwrap_or(u64::MAX).max(SHORTEST)
 }

@@ -64,6 +64,20 @@ impl Segment {
         (self.part(self.start, sector.0), Some(self.part(sector.0, self.end())))
     }
 
+    /// Adds a segment after all others; as a longer last one if that is in the same place and ends
+    /// where this one begins.
+    pub(crate) fn push_joined(segments: &mut Vec<Self>, next: Self) {
+        if let Some(last) = segments.last_mut()
+            && last.end() == next.start
+            && last.source == next.source
+            && let Some(sectors) = last.sectors.checked_add(next.sectors)
+        {
+            last.sectors = sectors;
+            return;
+        }
+        segments.push(next);
+    }
+
     fn end(&self) -> u64 {
         self.start + u64::from(self.sectors)
     }

@@ -9,22 +9,24 @@ use wire::{EpochLink, FrameExtent, Sealer};
 
 use super::{
     flow::{Permit, Window},
+    leaves::Undecided,
     pool::PoolBuffer,
 };
 use crate::{compare::BlockHash, plan::Batch, progress::Progress, shipment::ShipError};
 
 /// What does not change about a shipment.
-#[derive(Debug)]
 pub(crate) struct Route {
     pub(crate) geometry: Geometry,
     pub(crate) link: EpochLink,
     pub(crate) sealer: Arc<Sealer>,
     pub(crate) progress: Arc<Progress>,
     pub(crate) window: Arc<Window>,
+    /// Where blocks go that differ, if the replica can tell which of their leaves do.
+    pub(crate) undecided: Option<Sender<Undecided>>,
 }
 
 /// The way to a shipment's collector. When the last is dropped, nothing more comes.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Producer {
     pub(crate) route: Arc<Route>,
     events: Sender<Event>,
@@ -49,7 +51,6 @@ impl Producer {
 }
 
 /// A batch, read and waiting for a worker.
-#[derive(Debug)]
 pub(crate) struct Filled {
     pub(crate) producer: Producer,
     pub(crate) permit: Permit,

@@ -49,6 +49,10 @@ fn check_batch(batch: &Batch, geometry: &Geometry, kind: EpochKind) {
     let compare = COMPARE_BLOCK.0 / 512;
     assert!(!batch.reads.is_empty() && !batch.pieces.is_empty());
     assert!(batch.read_bytes() <= BATCH_BYTES);
+    let [first, last] = [&batch.pieces[0], &batch.pieces[batch.pieces.len() - 1]];
+    let span = last.extent.end().bytes() - first.extent.start.bytes();
+    let before_last = batch.shipped_bytes().0 - last.extent.len().0;
+    assert!(span <= 64 << 20 || before_last < 64 << 10, "{batch}");
     for read in &batch.reads {
         assert!(geometry.holds(read.extent) && !read.extent.is_empty());
         assert_eq!((read.extent.start.bytes() % block, read.extent.len().0 % block), (0, 0));
@@ -130,6 +134,24 @@ fn a_whole_disk_is_read_in_full_buffers() {
         plan.to_string(),
         "seed epoch 3: 3.9 MiB to ship in 4 batches, by 4 reads of 3.9 MiB"
     );
+}
+
+#[test]
+fn sparse_epochs_are_cut_where_a_batch_would_span_too_much() {
+    let chunks_per_mib = 256;
+    let geometry = Geometry::new(16 << 21, 512, ChunkSize::DEFAULT).unwrap();
+    let batches_of = |distance: u64, count: u64| {
+        let mut chunks = Bitmap::new(geometry.chunks());
+        for n in 0..count {
+            let start = ChunkIndex(n * distance);
+            chunks.insert_range(ChunkRange { start, end: ChunkIndex(start.0 + 1) });
+        }
+        let batches = plan(geometry, chunks, KINDS[0], 0);
+        batches.map(|batch| batch.shipped_bytes().0 >> 12).collect::<Vec<_>>()
+    };
+    assert_eq!(batches_of(16 * chunks_per_mib, 40), [16, 16, 8], "64 KiB are enough");
+    assert_eq!(batches_of(chunks_per_mib, 200), [64, 64, 64, 8], "64 MiB are as wide as can be");
+    assert_eq!(batches_of(2, 300), [256, 44], "the buffer is full");
 }
 
 #[test]

@@ -13,7 +13,9 @@ use blocks::{
     SealedEpoch,
 };
 use crossbeam_channel::{Receiver, bounded};
-use shipper::{Content, DiskHandle, Engine, EngineConfig, HashSource, Job, ShipOutput};
+use shipper::{
+    Content, DiskHandle, Engine, EngineConfig, HashSource, Job, ReplicaHashes, ShipOutput,
+};
 use wire::{DataKey, Sealer};
 
 use disk::Disk;
@@ -58,7 +60,18 @@ fn job(
     disk: DiskHandle,
     sealed: SealedEpoch,
     room: usize,
-    replica_hashes: Option<HashSource>,
+    hashes: Option<HashSource>,
+) -> (Job, Receiver<ShipOutput>) {
+    let replica_hashes = hashes.map(|blocks| ReplicaHashes { blocks, leaves: None });
+    job_of_tree(disk, sealed, room, replica_hashes)
+}
+
+/// The same, of a replica that may tell more of itself.
+fn job_of_tree(
+    disk: DiskHandle,
+    sealed: SealedEpoch,
+    room: usize,
+    replica_hashes: Option<ReplicaHashes>,
 ) -> (Job, Receiver<ShipOutput>) {
     let (sink, frames) = bounded(room);
     let follows = Epoch(sealed.epoch().0 - 1);

@@ -11,7 +11,7 @@ use shipper::{
 use crate::{
     COMPARE, DELTA, SEED,
     disk::{Disk, mixed, noise},
-    epoch_of, job,
+    epoch_of, job, job_of_tree,
     receiver::receive,
     small_engine, whole,
 };
@@ -158,6 +158,25 @@ fn errors_of_hashes_end_a_comparison() {
     engine.ship(second).unwrap();
     let received = receive(&frames, &mut []);
     assert!(matches!(received.report, Err(ShipError::HashCount { wanted: 64, got: 3 })));
+
+    // The same where the hashes of leaves are wanting.
+    let tree = |leaves| shipper::ReplicaHashes {
+        blocks: Box::new(|range: shipper::BlockRange| Ok(vec![[0; 32]; range.count as usize])),
+        leaves: Some(leaves),
+    };
+    let failing = tree(Box::new(|_| Err("the target is gone".into())));
+    let (of_tree, frames) = job_of_tree(handle, whole(&disk, COMPARE), 1, Some(failing));
+    engine.ship(of_tree).unwrap();
+    assert!(matches!(receive(&frames, &mut []).report, Err(ShipError::Hashes(_))));
+    let short = tree(Box::new(|_| Ok(Vec::new())));
+    let (of_tree, frames) = job_of_tree(handle, whole(&disk, COMPARE), 1, Some(short));
+    engine.ship(of_tree).unwrap();
+    let received = receive(&frames, &mut []);
+    assert!(matches!(received.report, Err(ShipError::HashCount { got: 0, .. })));
+    let panicking = tree(Box::new(|_| panic!("on purpose")));
+    let (of_tree, frames) = job_of_tree(handle, whole(&disk, COMPARE), 1, Some(panicking));
+    engine.ship(of_tree).unwrap();
+    assert!(matches!(receive(&frames, &mut []).report, Err(ShipError::Stopped)));
 
     let panicking = Box::new(|_| panic!("on purpose"));
     let (third, frames) = job(handle, whole(&disk, COMPARE), 1, Some(panicking));

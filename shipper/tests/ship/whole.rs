@@ -4,13 +4,14 @@ use std::sync::{Arc, Mutex};
 
 use blocks::EpochKind;
 use shipper::{
-    BlockHash, BlockRange, Compression, Engine, EngineConfig, HASHES_PER_REQUEST, IoPriority, Stage,
+    BlockHash, BlockRange, Compression, Engine, EngineConfig, HASHES_PER_REQUEST, IoPriority,
+    LeavesOfBlock, ReplicaHashes, Stage,
 };
 
 use crate::{
     COMPARE, DELTA, SEED,
     disk::{Disk, LoopDevice, mixed, noise, text},
-    epoch_of, job,
+    epoch_of, job, job_of_tree,
     receiver::receive,
     small_engine, whole,
 };
@@ -160,6 +161,51 @@ fn a_comparison_sends_only_what_differs() {
     assert_eq!(*asked, [BlockRange { first: 0, count: 641 }]);
     assert!(asked.iter().all(|range| range.count <= HASHES_PER_REQUEST));
     assert_eq!(engine.latencies(Stage::Compare).len(), 41);
+}
+
+#[test]
+fn of_a_block_that_differs_only_the_leaves_that_do_are_sent() {
+    let mut disk = Disk::new(mixed(40 * MIB + 3 * 512, 5));
+    let mut replica = disk.content.clone();
+    // Two leaves of one block, one over the edge of two blocks, the short end; one that is zeroes.
+    for at in [0, 5 * MIB + 100, 5 * MIB + 9000, 33 * MIB - 150, 40 * MIB + 512] {
+        disk.write(at, &noise(300, at as u64));
+    }
+    disk.write(20 * MIB, &[0; 4096]);
+    replica[20 * MIB..20 * MIB + 4096].fill(7);
+    let engine = small_engine();
+    let handle = engine.add_disk(disk.source()).unwrap();
+    let asked = Arc::new(Mutex::new(Vec::<u64>::new()));
+    let (of_blocks, of_leaves) = (replica.clone(), replica.clone());
+    let leaves = {
+        let asked = Arc::clone(&asked);
+        move |blocks: &[u64]| {
+            asked.lock().unwrap().extend(blocks);
+            assert!(blocks.is_sorted_by(|a, b| a < b), "{blocks:?}");
+            Ok(blocks.iter().map(|block| leaves_of(&of_leaves, *block)).collect())
+        }
+    };
+    let hashes = ReplicaHashes {
+        blocks: Box::new(move |range| Ok(hashes_of(&of_blocks, range))),
+        leaves: Some(Box::new(leaves)),
+    };
+    let (job, frames) = job_of_tree(handle, whole(&disk, COMPARE), 2, Some(hashes));
+    engine.ship(job).unwrap();
+    let report = receive(&frames, &mut replica).report();
+    assert!(replica == disk.content);
+    assert_eq!((report.data_bytes, report.zero_bytes), (5 * 4096 + 1536, 4096));
+    let mut asked = asked.lock().unwrap().clone();
+    asked.sort_unstable();
+    assert_eq!(asked, [0, 80, 320, 527, 528, 640]);
+}
+
+fn leaves_of(content: &[u8], block: u64) -> LeavesOfBlock {
+    let mut leaves = [[0; 32]; 16];
+    let block = content.chunks(65536).nth(block as usize).unwrap();
+    for (place, leaf) in block.chunks(4096).enumerate() {
+        leaves[place] = wire::leaf::leaf_hash(place, leaf);
+    }
+    leaves
 }
 
 fn hashes_of(content: &[u8], range: BlockRange) -> Vec<BlockHash> {

@@ -198,9 +198,8 @@ impl World {
         let Some(agent) = &self.agent else { return false };
         let disk = &agent.disks[disk];
         let in_flight = disk.tracker.in_flight();
-        let seeding = disk.gap() == Some(GapReason::NeverReplicated);
         let due = if disk.tracker.in_pass() {
-            in_flight == 0 || (in_flight < PASS_IN_FLIGHT && seeding && disk.tracker.may_overlap())
+            in_flight == 0 || (in_flight < PASS_IN_FLIGHT && disk.tracker.may_overlap())
         } else {
             in_flight == 0 && now >= disk.next_cycle
         };

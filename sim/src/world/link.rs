@@ -133,7 +133,8 @@ impl World {
                 self.epoch_failed(disk, failed.epoch, failed.code, failed.detail.as_str());
             }
             SourceEvent::Hashes(hashes) => self.hashes_arrived(hashes),
-            SourceEvent::Credited { .. }
+            SourceEvent::Leaves(_)
+            | SourceEvent::Credited { .. }
             | SourceEvent::DiskClosed { .. }
             | SourceEvent::Pong(_) => {}
             SourceEvent::Closed { code, detail } => {
@@ -157,6 +158,7 @@ impl World {
             geometry,
             name: Text::lossy("simulated"),
             key: key_of(disk),
+            origin: wire::message::Origin::default(),
         };
         if let Err(error) = link.session.open_disk(open) {
             note!(self, "disk {disk}: not opened: {error}");

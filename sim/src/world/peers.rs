@@ -117,6 +117,8 @@ impl World {
                     self.orphan_one(id);
                 }
             }
+            // Not offered by this target.
+            TargetAction::HashLeaves(_) => {}
             TargetAction::Hash(request) => {
                 let delay = self.rng.spread(US, 5 * MS);
                 self.clock.after(delay, Event::Hash { life, connection, request });

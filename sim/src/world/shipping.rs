@@ -4,7 +4,7 @@ use blocks::{ByteLen, Epoch, EpochKind, PointRecord, SealedEpoch};
 use bytes::Bytes;
 use shipper::Packing;
 use std::{collections::VecDeque, sync::Arc};
-use wire::{CheckedFrame, EpochLink, Reason, message::Hashes as HashesMessage};
+use wire::{CheckedFrame, EpochLink, FrameHeader, Reason, message::Hashes as HashesMessage};
 
 use blocks::Mutant;
 
@@ -219,6 +219,10 @@ impl World {
             return false;
         }
         link.session.handle_sending(id, epoch, len);
+        let header = frame.first_chunk().map(FrameHeader::parse);
+        if matches!(header, Some(Ok(header)) if header.is_end()) {
+            link.session.handle_ending(id, epoch);
+        }
         let frame = shipment.frames.pop_front().expect("it was seen in front");
         self.send(connection, lane, [Arrival::Bytes(frame)]);
         true

@@ -109,7 +109,12 @@ impl World {
                     Completeness::Follows => ReplicaState::Follows,
                 };
                 let (last_durable, confirmed) = (state.last_durable, blocks::Epoch::NONE);
-                let position = ReplicaPosition { last_durable, confirmed, state: held };
+                let position = ReplicaPosition {
+                    last_durable,
+                    confirmed,
+                    state: held,
+                    ticket: blocks::Ticket::default(),
+                };
                 peer.session.handle_disk_opened(open.disk, position);
                 peer.disks.insert(open.disk, disk);
                 note!(self, "disk {index}: the replica is open: {state:?}");

@@ -97,3 +97,14 @@ fn every_failing_operation_is_an_error_and_loses_nothing() {
         }
     }
 }
+
+#[test]
+fn a_record_that_no_other_can_follow_is_none() {
+    let storage = FaultyStorage::new();
+    let path = StorePath::root().join("slots");
+    drop(SlotFile::create(&storage, &path, TAG, b"first").unwrap());
+    let last = encode(TAG, u64::MAX, b"last").unwrap();
+    let file = storage.open(&path, OpenMode::Write).unwrap();
+    file.write_at(slot_offset(u64::MAX), &last).unwrap();
+    assert!(matches!(SlotFile::open(&storage, &path, TAG), Err(SlotError::NoValidSlot(_))));
+}

@@ -44,6 +44,14 @@ fn following() -> DiskTracker {
 }
 
 #[test]
+fn after_an_unclean_stop_every_chunk_is_suspect() {
+    let tracker = DiskTracker::new(geometry(), Start::Gap(GapReason::UncleanStop), MonotonicNs(1));
+    assert_eq!(tracker.coverage(), Coverage::Gap(GapReason::UncleanStop));
+    assert!(tracker.in_pass());
+    assert_eq!(tracker.outstanding().count(), CHUNKS);
+}
+
+#[test]
 fn a_disk_is_seeded_in_segments_and_then_followed() {
     let start = Start::Gap(GapReason::NeverReplicated);
     let mut tracker = DiskTracker::new(geometry(), start, MonotonicNs(1));
@@ -161,6 +169,19 @@ fn an_epoch_that_was_given_up_and_is_durable_after_all_is_built_on() {
         (next.epoch(), next.chunks().first_from(ChunkIndex(0))),
         (Epoch(3), Some(ChunkIndex(0)))
     );
+}
+
+#[test]
+fn a_target_that_claims_what_was_never_sent_whole_makes_nothing_clean() {
+    let mut tracker = following();
+    let sealed = tracker.seal_epoch(&harvest(20, [2, 7]), POLICY).unwrap();
+    // Its end was not let go when the connection broke; the target says that it has it.
+    tracker.abort_after(tracker.acked());
+    let released = tracker.handle_resume(sealed.epoch(), Replica::Follows, MonotonicNs(30));
+    assert!(released.is_empty(), "{released:?} would be lost");
+    let again = tracker.seal_epoch(&harvest(40, []), POLICY).unwrap();
+    assert!(again.epoch() > sealed.epoch());
+    assert_eq!(again.chunks(), sealed.chunks());
 }
 
 #[test]

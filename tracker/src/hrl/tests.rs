@@ -47,7 +47,7 @@ proptest! {
 
     #[test]
     fn garbage_is_refused_and_never_panics(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-        prop_assert!(decode(&bytes, &path()).is_err());
+        prop_assert!(decode(&bytes, &path(), u64::MAX).is_err());
     }
 }
 
@@ -64,18 +64,30 @@ fn every_damaged_byte_and_every_cut_is_noticed() {
     for at in 0..bytes.len() {
         let mut damaged = bytes.clone();
         damaged[at] ^= 0x10;
-        assert!(decode(&damaged, &path()).is_err(), "byte {at}");
-        assert!(decode(&bytes[..at], &path()).is_err(), "cut at {at}");
+        assert!(decode(&damaged, &path(), u64::MAX).is_err(), "byte {at}");
+        assert!(decode(&bytes[..at], &path(), u64::MAX).is_err(), "cut at {at}");
     }
     let mut longer = bytes;
     longer.push(0);
-    assert!(decode(&longer, &path()).is_err());
+    assert!(decode(&longer, &path(), u64::MAX).is_err());
+}
+
+#[test]
+fn a_log_of_a_larger_disk_is_refused_before_room_is_made_for_it() {
+    // 2^42 chunks: half a TiB of bitmap, claimed by 116 bytes under a checksum that holds.
+    let mut large = log(9000, &[]);
+    large.header.geometry = Geometry::new(1 << 45, 512, ChunkSize::DEFAULT).unwrap();
+    let bytes = raw_header(&large.header, 0).as_bytes().to_vec();
+    let storage = FaultyStorage::new();
+    write_whole(&storage, &path(), &bytes).unwrap();
+    let error = read(&storage, &path(), log(9000, &[]).header.geometry).unwrap_err();
+    assert!(matches!(error, ReadLogError::Damaged { what: "geometry", .. }), "{error}");
 }
 
 #[test]
 fn version_1_stays_readable() {
     let bytes = include_bytes!("version-1.hrl");
     let expected = log(9000, &[(0, 1), (4096, 4096)]);
-    assert_eq!(decode(bytes, &path()).unwrap(), expected);
+    assert_eq!(decode(bytes, &path(), u64::MAX).unwrap(), expected);
     assert_eq!(encode(&expected), bytes, "a change of the format is a new version");
 }

@@ -24,6 +24,8 @@ pub enum Filesystem {
     Ext4,
     /// XFS, on disks of 300 MiB and more.
     Xfs,
+    /// Btrfs, on disks of 120 MiB and more.
+    Btrfs,
 }
 
 impl Filesystem {
@@ -32,6 +34,7 @@ impl Filesystem {
         let (program, flags): (_, &[&str]) = match self {
             Self::Ext4 => ("mkfs.ext4", &["-q", "-F"]),
             Self::Xfs => ("mkfs.xfs", &["-q", "-f"]),
+            Self::Btrfs => ("mkfs.btrfs", &["-q", "-f"]),
         };
         run(Command::new(program).args(flags).arg(device.path()))
     }
@@ -43,6 +46,7 @@ impl Filesystem {
         match self {
             Self::Ext4 => run(Command::new("e2fsck").args(["-f", "-n"]).arg(path)),
             Self::Xfs => run(Command::new("xfs_repair").args(["-n", "-f"]).arg(path)),
+            Self::Btrfs => run(Command::new("btrfs").args(["check", "--readonly"]).arg(path)),
         }
     }
 
@@ -50,6 +54,7 @@ impl Filesystem {
         match self {
             Self::Ext4 => "ext4",
             Self::Xfs => "xfs",
+            Self::Btrfs => "btrfs",
         }
     }
 }

@@ -2,9 +2,8 @@
 
 use anyhow::{Result, ensure};
 use blocks::ByteLen;
+use vm_guest::tracked::{Tolerance, Tracked};
 use vm_tests::{BlockDevice, FileWorkload, Filesystem, LoopDisk, LoopSpec, Mounted, Rig, ZramDisk};
-
-use crate::tracked::{Tolerance, Tracked};
 
 /// The smallest that mkfs.xfs makes, and a little.
 const DISK: ByteLen = ByteLen(320 << 20);

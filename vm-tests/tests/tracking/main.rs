@@ -4,8 +4,5 @@
 //! disk before and after says what really changed. Every chunk that either names must be marked.
 
 mod files;
-mod harness;
-mod issue_only;
 mod race;
-mod tracked;
 mod writes;

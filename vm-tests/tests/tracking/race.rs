@@ -5,14 +5,13 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use blocks::{Bitmap, ByteLen, ChunkSize};
-use vm_tests::{BlockDevice, Rig, ZramDisk};
-
-use crate::{
-    harness::{Marks, Order, Outcome, race},
-    issue_only::IssueOnly,
+use blocks::{ByteLen, ChunkSize};
+use vm_guest::{
+    issue_only::{self, IssueOnly},
+    race::{Marks, Order, Outcome, race},
     tracked::Tracked,
 };
+use vm_tests::{BlockDevice, Rig, ZramDisk};
 
 /// Small, so that writers and harvest meet on the same chunks.
 const DISK: ByteLen = ByteLen(4 << 20);
@@ -22,12 +21,6 @@ const LONG: Duration = Duration::from_secs(10);
 const SHORT: Duration = Duration::from_secs(4);
 /// Below this a race has shown nothing.
 const FEWEST_WRITES: u64 = 20_000;
-
-impl Marks for Tracked {
-    fn take(&mut self) -> Result<Bitmap> {
-        Ok(Self::take(self))
-    }
-}
 
 fn race_on_zram(
     attach: impl FnOnce(&Rig, &BlockDevice) -> Result<Box<dyn Marks>>,
@@ -48,7 +41,9 @@ fn tracked(rig: &Rig, disk: &BlockDevice) -> Result<Box<dyn Marks>> {
 }
 
 fn issue_only(rig: &Rig, disk: &BlockDevice) -> Result<Box<dyn Marks>> {
-    Ok(Box::new(IssueOnly::attach(rig, disk, disk.geometry(ChunkSize::DEFAULT)?)?))
+    let object = rig.fresh("issue-only").with_extension("o");
+    issue_only::compile(&object)?;
+    Ok(Box::new(IssueOnly::attach(&object, disk, disk.geometry(ChunkSize::DEFAULT)?)?))
 }
 
 #[test]

@@ -4,12 +4,11 @@ use std::sync::Arc;
 
 use anyhow::{Result, ensure};
 use blocks::{ByteLen, Extent, Sector};
+use vm_guest::tracked::{Observed, Tolerance, Tracked};
 use vm_tests::{
     After, BlockDevice, Load, LoopDisk, LoopSpec, Method, Partition, Rig, Target, WriteLog, Writer,
     ZramDisk,
 };
-
-use crate::tracked::{Observed, Tolerance, Tracked};
 
 const DISK: ByteLen = ByteLen(64 << 20);
 const LARGEST: ByteLen = ByteLen(4 << 20);

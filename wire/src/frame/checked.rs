@@ -58,6 +58,11 @@ impl CheckedFrame {
         &self.bytes
     }
 
+    /// As [`Self::bytes`], for whoever wants their memory back.
+    pub fn into_bytes(self) -> Bytes {
+        self.bytes
+    }
+
     /// Bytes of the disk that the frame sets to zero.
     pub fn zero_bytes(&self) -> u64 {
         let zeroes = self.extents.iter().filter(|extent| extent.content == Content::Zeroes);

@@ -213,7 +213,7 @@ impl FrameHeader {
         within("extent count", u64::from(self.extent_count), u64::from(EXTENTS_MAX))?;
         within("data length", u64::from(self.plain_len), u64::from(DATA_LEN_MAX))?;
         within("payload length", u64::from(self.payload_len), u64::from(DATA_LEN_MAX + TAG))?;
-        if self.epoch <= self.follows {
+        if self.epoch <= self.follows || self.epoch > Epoch::MAX {
             return Err(FrameError::Field { field: "epoch", value: self.epoch.0 });
         }
         let coded = self.payload_len.checked_sub(TAG);

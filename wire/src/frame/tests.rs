@@ -219,6 +219,7 @@ fn headers_that_contradict_themselves_are_refused() {
     assert_eq!(with(8, &[9]), field("codec", 9));
     assert_eq!(with(9, &[1]), field("reserved byte", 1));
     assert_eq!(with(76, &7u64.to_le_bytes()), field("epoch", 7));
+    assert_eq!(with(68, &u64::MAX.to_le_bytes()), field("epoch", u64::MAX));
     for (at, value) in [
         (7, vec![1]),                         // an end with content
         (10, vec![0, 0]),                     // content without an extent
@@ -312,7 +313,7 @@ proptest! {
     #[test]
     fn any_frame_comes_back(
         extents in table(), seed: u8, sequence: u64,
-        epoch in 1u64.., back in 1u64.., piece in 1usize..5000,
+        epoch in 1..=Epoch::MAX.0, back in 1u64.., piece in 1usize..5000,
     ) {
         let len: u64 = extents.iter().map(FrameExtent::data_len).sum();
         let byte = |i: u64| i.to_le_bytes()[0].wrapping_mul(seed);

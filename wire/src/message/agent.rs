@@ -3,7 +3,7 @@
 use blocks::{ChunkSize, DiskId, Epoch, Generation, Geometry, MachineId, RetractReason};
 use bytes::Bytes;
 
-use super::{Envelope, Features, MessageError, VersionRange, encode};
+use super::{Envelope, Features, LeafRequest, MessageError, Origin, VersionRange, encode};
 use crate::key::DataKey;
 use crate::layout::{LayoutError, Reader, Writer};
 use crate::text::Text;
@@ -56,6 +56,8 @@ pub enum AgentMessage {
     },
     /// Points that were never confirmed may lack writes.
     RetractPoints(RetractPoints),
+    /// Asks for hashes of the leaves of blocks of the replica.
+    LeafRequest(LeafRequest),
 }
 
 /// The first message.
@@ -84,6 +86,8 @@ pub struct OpenDisk {
     pub name: DiskName,
     /// The key its frames' session keys are derived from.
     pub key: DataKey,
+    /// What it has been through.
+    pub origin: Origin,
 }
 
 /// A request for hashes of [`COMPARE_BLOCK`](crate::COMPARE_BLOCK) bytes of the replica each.
@@ -130,6 +134,7 @@ const CLOSE_DISK: u16 = 0x0005;
 const PING: u16 = 0x0006;
 const CONFIRM_POINTS: u16 = 0x0007;
 const RETRACT_POINTS: u16 = 0x0008;
+const LEAF_REQUEST: u16 = 0x0009;
 
 impl AgentMessage {
     /// The message with its envelope.
@@ -152,6 +157,7 @@ impl AgentMessage {
                 body.u64(through.0);
             }),
             Self::RetractPoints(retract) => encode(RETRACT_POINTS, |body| retract.write(body)),
+            Self::LeafRequest(request) => encode(LEAF_REQUEST, |body| request.write(body)),
         }
     }
 
@@ -168,6 +174,7 @@ impl AgentMessage {
             PING => body.u64().map(Self::Ping),
             CONFIRM_POINTS => read_confirm(&mut body),
             RETRACT_POINTS => RetractPoints::read(&mut body).map(Self::RetractPoints),
+            LEAF_REQUEST => LeafRequest::read(&mut body).map(Self::LeafRequest),
             _ => return Err(MessageError::Type(kind)),
         };
         // A later version may say more in its first message; it must still be understood far
@@ -209,15 +216,18 @@ impl OpenDisk {
         body.u32(1 << self.geometry.chunk().log2());
         body.array(self.key.expose());
         body.text(&self.name);
+        self.origin.write(body);
     }
 
     fn read(body: &mut Reader<'_>) -> Result<Self, LayoutError> {
+        let (disk, generation) = (DiskId(body.array()?), Generation(body.array()?));
         Ok(Self {
-            disk: DiskId(body.array()?),
-            generation: Generation(body.array()?),
+            disk,
+            generation,
             geometry: read_geometry(body)?,
             key: DataKey::from_bytes(body.array()?),
             name: body.text()?,
+            origin: Origin::read(body, generation)?,
         })
     }
 }
@@ -253,8 +263,7 @@ impl RetractPoints {
     }
 
     fn read(body: &mut Reader<'_>) -> Result<Self, LayoutError> {
-        let (disk, after, through) =
-            (DiskId(body.array()?), Epoch(body.u64()?), Epoch(body.u64()?));
+        let (disk, after, through) = (DiskId(body.array()?), body.epoch()?, body.epoch()?);
         let reason = body.u8()?;
         let unknown = LayoutError::Field { field: "reason", value: reason.into() };
         let reason = RetractReason::from_u8(reason).ok_or(unknown)?;
@@ -266,7 +275,7 @@ impl RetractPoints {
 }
 
 fn read_confirm(body: &mut Reader<'_>) -> Result<AgentMessage, LayoutError> {
-    Ok(AgentMessage::ConfirmPoints { disk: DiskId(body.array()?), through: Epoch(body.u64()?) })
+    Ok(AgentMessage::ConfirmPoints { disk: DiskId(body.array()?), through: body.epoch()? })
 }
 
 fn read_geometry(body: &mut Reader<'_>) -> Result<Geometry, LayoutError> {
@@ -278,7 +287,7 @@ fn read_geometry(body: &mut Reader<'_>) -> Result<Geometry, LayoutError> {
 }
 
 fn read_abort(body: &mut Reader<'_>) -> Result<AgentMessage, LayoutError> {
-    Ok(AgentMessage::AbortEpoch { disk: DiskId(body.array()?), epoch: Epoch(body.u64()?) })
+    Ok(AgentMessage::AbortEpoch { disk: DiskId(body.array()?), epoch: body.epoch()? })
 }
 
 fn read_close(body: &mut Reader<'_>) -> Result<AgentMessage, LayoutError> {

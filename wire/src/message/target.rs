@@ -1,9 +1,10 @@
 //! What the target says.
 
-use blocks::{ByteLen, DiskId, Epoch, Generation, MachineId};
+use blocks::{ByteLen, DiskId, Epoch, Generation, MachineId, Ticket};
 use bytes::Bytes;
 
-use super::{Envelope, Features, HASH_COUNT_MAX, MessageError, RequestId, encode};
+use super::origin::{read_ticket, write_ticket};
+use super::{Envelope, Features, HASH_COUNT_MAX, Leaves, MessageError, RequestId, encode};
 use crate::close::{CloseCode, Detail};
 use crate::layout::{LayoutError, Reader, Writer};
 
@@ -43,6 +44,8 @@ pub enum TargetMessage {
     },
     /// The answer to a ping.
     Pong(u64),
+    /// The answer to a request for hashes of leaves.
+    Leaves(Leaves),
 }
 
 /// The answer to a hello.
@@ -71,6 +74,8 @@ pub struct DiskOpened {
     pub confirmed: Epoch,
     /// What that amounts to.
     pub state: ReplicaState,
+    /// What to show at the next opening, and to keep before anything is sent.
+    pub ticket: Ticket,
 }
 
 /// What a replica holds.
@@ -94,6 +99,9 @@ pub struct DiskRefused {
     pub code: CloseCode,
     /// A few words more.
     pub detail: Detail,
+    /// The line that the replica is in, where the reason is that it is not the source's: what a
+    /// person names who wants it to be written over. Never all zeroes.
+    pub replica: Option<Generation>,
 }
 
 /// Why an epoch is lost.
@@ -131,6 +139,7 @@ const HASHES: u16 = 0x8006;
 const CREDIT: u16 = 0x8007;
 const DISK_CLOSED: u16 = 0x8008;
 const PONG: u16 = 0x8009;
+const LEAVES: u16 = 0x800a;
 
 impl TargetMessage {
     /// The message with its envelope.
@@ -152,6 +161,7 @@ impl TargetMessage {
             }),
             Self::DiskClosed { disk } => encode(DISK_CLOSED, |body| body.array(&disk.0)),
             Self::Pong(number) => encode(PONG, |body| body.u64(*number)),
+            Self::Leaves(leaves) => encode(LEAVES, |body| leaves.write(body)),
         }
     }
 
@@ -169,6 +179,7 @@ impl TargetMessage {
             CREDIT => read_credit(&mut body),
             DISK_CLOSED => body.array().map(|disk| Self::DiskClosed { disk: DiskId(disk) }),
             PONG => body.u64().map(Self::Pong),
+            LEAVES => Leaves::read(&mut body).map(Self::Leaves),
             _ => return Err(MessageError::Type(kind)),
         };
         let checked = message.and_then(|message| body.end().map(|()| message));
@@ -201,20 +212,22 @@ impl DiskOpened {
         body.u64(self.last_durable.0);
         body.u64(self.confirmed.0);
         body.u8(self.state as u8);
+        write_ticket(&self.ticket, body);
     }
 
     fn read(body: &mut Reader<'_>) -> Result<Self, LayoutError> {
         Ok(Self {
             disk: DiskId(body.array()?),
             generation: Generation(body.array()?),
-            last_durable: Epoch(body.u64()?),
-            confirmed: Epoch(body.u64()?),
+            last_durable: body.epoch()?,
+            confirmed: body.epoch()?,
             state: match body.u8()? {
                 0 => ReplicaState::Empty,
                 1 => ReplicaState::Partial,
                 2 => ReplicaState::Follows,
                 value => return Err(LayoutError::Field { field: "state", value: value.into() }),
             },
+            ticket: read_ticket(body)?,
         })
     }
 }
@@ -224,6 +237,7 @@ impl DiskRefused {
         body.array(&self.disk.0);
         body.u32(self.code.number());
         body.text(&self.detail);
+        body.array(&self.replica.map_or([0; 16], |generation| generation.0));
     }
 
     fn read(body: &mut Reader<'_>) -> Result<Self, LayoutError> {
@@ -231,6 +245,7 @@ impl DiskRefused {
             disk: DiskId(body.array()?),
             code: CloseCode::from_number(body.u32()?),
             detail: body.text()?,
+            replica: Some(Generation(body.array()?)).filter(|line| line.0 != [0; 16]),
         })
     }
 }
@@ -246,7 +261,7 @@ impl EpochFailed {
     fn read(body: &mut Reader<'_>) -> Result<Self, LayoutError> {
         Ok(Self {
             disk: DiskId(body.array()?),
-            epoch: Epoch(body.u64()?),
+            epoch: body.epoch()?,
             code: CloseCode::from_number(body.u32()?),
             detail: body.text()?,
         })
@@ -277,13 +292,13 @@ impl Hashes {
 }
 
 fn read_durable(body: &mut Reader<'_>) -> Result<TargetMessage, LayoutError> {
-    Ok(TargetMessage::EpochDurable { disk: DiskId(body.array()?), epoch: Epoch(body.u64()?) })
+    Ok(TargetMessage::EpochDurable { disk: DiskId(body.array()?), epoch: body.epoch()? })
 }
 
 fn read_credit(body: &mut Reader<'_>) -> Result<TargetMessage, LayoutError> {
     Ok(TargetMessage::Credit {
         disk: DiskId(body.array()?),
-        epoch: Epoch(body.u64()?),
+        epoch: body.epoch()?,
         consumed: ByteLen(body.u64()?),
     })
 }

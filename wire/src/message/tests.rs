@@ -1,6 +1,9 @@
 //! Every message, byte by byte.
 
-use blocks::{ByteLen, ChunkSize, DiskId, Epoch, Generation, Geometry, MachineId, RetractReason};
+use blocks::{
+    Ancestor, ByteLen, ChunkSize, Claim, DiskId, Epoch, Generation, Geometry, MachineId,
+    RetractReason, Ticket,
+};
 use bytes::Bytes;
 use proptest::prelude::*;
 
@@ -13,6 +16,25 @@ use crate::text::Text;
 const DISK: DiskId = DiskId([0xd1; 16]);
 
 fn agent_messages() -> Vec<(AgentMessage, &'static str)> {
+    let mut messages = first_agent_messages();
+    messages.push(leaf_request());
+    messages
+}
+
+fn leaf_request() -> (AgentMessage, &'static str) {
+    (
+        AgentMessage::LeafRequest(LeafRequest {
+            disk: DISK,
+            request: RequestId(9),
+            from: HashedFrom::Medium,
+            blocks: vec![3, 260],
+        }),
+        "2f000000 0900 d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1 0900000000000000 01 02000000 \
+         0300000000000000 0401000000000000",
+    )
+}
+
+fn first_agent_messages() -> Vec<(AgentMessage, &'static str)> {
     vec![
         (
             AgentMessage::Hello(Hello {
@@ -31,10 +53,23 @@ fn agent_messages() -> Vec<(AgentMessage, &'static str)> {
                 geometry: Geometry::new(2048, 4096, ChunkSize::from_bytes(65536).unwrap()).unwrap(),
                 name: Text::lossy("vda"),
                 key: DataKey::from_bytes([0x4b; 32]),
+                origin: Origin {
+                    past: vec![Ancestor { generation: Generation([0x9d; 16]), through: Epoch(3) }],
+                    acked: Epoch(4),
+                    has_changed: true,
+                    claim: Claim {
+                        ticket: Ticket { number: 6, secret: [0x71; 16] },
+                        sealed: Some(Epoch(5)),
+                    },
+                    discard: Some(Generation([0x9c; 16])),
+                },
             }),
-            "57000000 0200 d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1 9e9e9e9e9e9e9e9e9e9e9e9e9e9e9e9e \
+            "a9000000 0200 d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1 9e9e9e9e9e9e9e9e9e9e9e9e9e9e9e9e \
              0008000000000000 00100000 00000100 \
-             4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b 0300 766461",
+             4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b4b 0300 766461 \
+             01 9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d9d 0300000000000000 07 0400000000000000 \
+             0600000000000000 71717171717171717171717171717171 0500000000000000 \
+             9c9c9c9c9c9c9c9c9c9c9c9c9c9c9c9c",
         ),
         (
             AgentMessage::HashRequest(HashRequest {
@@ -91,17 +126,21 @@ fn target_messages() -> Vec<(TargetMessage, &'static str)> {
                 last_durable: Epoch(4),
                 confirmed: Epoch(3),
                 state: ReplicaState::Follows,
+                ticket: Ticket { number: 7, secret: [0x72; 16] },
             }),
-            "33000000 0280 d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1 9e9e9e9e9e9e9e9e9e9e9e9e9e9e9e9e \
-             0400000000000000 0300000000000000 02",
+            "4b000000 0280 d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1 9e9e9e9e9e9e9e9e9e9e9e9e9e9e9e9e \
+             0400000000000000 0300000000000000 02 \
+             0700000000000000 72727272727272727272727272727272",
         ),
         (
             TargetMessage::DiskRefused(DiskRefused {
                 disk: DISK,
                 code: Reason::ReplicaTooSmall.into(),
                 detail: Detail::lossy("no"),
+                replica: Some(Generation([0x9b; 16])),
             }),
-            "1a000000 0380 d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1 0b020000 0200 6e6f",
+            "2a000000 0380 d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1 0b020000 0200 6e6f \
+             9b9b9b9b9b9b9b9b9b9b9b9b9b9b9b9b",
         ),
         (
             TargetMessage::EpochDurable { disk: DISK, epoch: Epoch(5) },
@@ -236,6 +275,10 @@ fn values_without_a_meaning_are_refused() {
     assert_eq!(refused(&change(agent[4].1, 16, &[2])), "fate");
     assert_eq!(refused(&change(agent[7].1, 16, &[6])), "last epoch");
     assert_eq!(refused(&change(agent[7].1, 32, &[9])), "reason");
+    assert_eq!(refused(&change(agent[8].1, 24, &[2])), "source");
+    assert_eq!(refused(&change(agent[8].1, 25, &[0; 4])), "count of blocks");
+    assert_eq!(refused(&change(agent[8].1, 25, &257u32.to_le_bytes())), "count of blocks");
+    assert_eq!(refused(&change(agent[8].1, 37, &3u64.to_le_bytes())), "next block");
     assert_eq!(refused(&change(agent[0].1, 28, &[65])), "length of a text");
     let target = target_messages();
     let decode = |envelope: &Envelope| TargetMessage::decode(envelope).is_err();
@@ -255,6 +298,34 @@ fn the_most_hashes_fit_a_message_and_no_more_are_sent() {
         panic!("another message");
     };
     assert_eq!(decoded.hashes.len(), HASH_COUNT_MAX as usize);
+}
+
+#[test]
+fn the_leaves_of_blocks_byte_by_byte() {
+    let hashes = std::array::from_fn(|place| [u8::try_from(place).unwrap(); 32]);
+    let block = LeavesOfBlock { decayed: 0x8001, hashes };
+    let leaves = |count| Leaves {
+        disk: DISK,
+        request: RequestId(9),
+        as_of: Epoch(4),
+        blocks: vec![block; count],
+    };
+    let bytes = TargetMessage::Leaves(leaves(1)).encode();
+    let head = "28020000 0a80 d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1d1 0900000000000000 0400000000000000 \
+                01000000 0180";
+    assert_eq!(bytes[..44], unhex(head));
+    assert_eq!(bytes[44..], hashes.concat());
+    let decode = |bytes: &[u8]| TargetMessage::decode(&envelope(bytes));
+    assert_eq!(decode(&bytes), Ok(TargetMessage::Leaves(leaves(1))));
+    let short = Envelope { kind: 0x800a, body: bytes.slice(6..bytes.len() - 1) };
+    assert!(TargetMessage::decode(&short).is_err());
+    // The most there may be, and no more.
+    let most = LEAF_BLOCKS_MAX as usize;
+    let sent = TargetMessage::Leaves(leaves(most + 1)).encode();
+    assert_eq!(decode(&sent), Ok(TargetMessage::Leaves(leaves(most))));
+    let mut more = sent.to_vec();
+    more[38..42].copy_from_slice(&(LEAF_BLOCKS_MAX + 1).to_le_bytes());
+    assert!(decode(&more).is_err());
 }
 
 #[test]
@@ -317,4 +388,20 @@ proptest! {
         });
         prop_assert_eq!(AgentMessage::decode(&envelope(&hello.encode())), Ok(hello));
     }
+}
+
+#[test]
+fn an_epoch_that_none_can_follow_is_refused() {
+    let decode = |epoch| {
+        let message = TargetMessage::EpochDurable { disk: DISK, epoch };
+        let mut decoder = MessageDecoder::new();
+        decoder.push(&message.encode());
+        TargetMessage::decode(&decoder.next_message().unwrap().unwrap())
+    };
+    assert!(decode(Epoch::MAX).is_ok());
+    let epoch = Epoch(Epoch::MAX.0 + 1);
+    let source = LayoutError::Field { field: "epoch", value: epoch.0 };
+    assert!(
+        matches!(decode(epoch), Err(MessageError::Layout { source: found, .. }) if found == source)
+    );
 }

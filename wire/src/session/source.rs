@@ -18,8 +18,9 @@ pub use self::event::{SourceConfig, SourceError, SourceEvent};
 use super::{DISKS_MAX, Violation, WINDOW_MIN};
 use crate::close::{CloseCode, Detail};
 use crate::message::{
-    AgentMessage, DiskOpened, DiskRefused, Forget, HashRequest, Hello, MessageDecoder, OpenDisk,
-    RequestId, RetractPoints, TargetMessage, VersionRange, Welcome,
+    AgentMessage, DiskOpened, DiskRefused, Features, Forget, HashRequest, HashedFrom, Hello,
+    LeafRequest, MessageDecoder, OpenDisk, RequestId, RetractPoints, TargetMessage, VersionRange,
+    Welcome,
 };
 use crate::seal::EpochLink;
 
@@ -174,6 +175,14 @@ impl SourceSession {
         }
     }
 
+    /// The end frame of an epoch is about to be sent. Until then nobody can have it whole, and a
+    /// target that calls it durable lies.
+    pub fn handle_ending(&mut self, disk: DiskId, epoch: Epoch) {
+        if let Ok(disk) = self.open(disk) {
+            disk.end(epoch);
+        }
+    }
+
     /// Asks for hashes of the replica's blocks of [`COMPARE_BLOCK`](crate::COMPARE_BLOCK) bytes.
     pub fn request_hashes(
         &mut self,
@@ -187,6 +196,31 @@ impl SourceSession {
         let message = HashRequest { disk, request, first_block, count };
         self.send(&AgentMessage::HashRequest(message));
         Ok(request)
+    }
+
+    /// Asks for hashes of the leaves of blocks, which ascend.
+    pub fn request_leaves(
+        &mut self,
+        disk: DiskId,
+        from: HashedFrom,
+        blocks: Vec<u64>,
+    ) -> Result<RequestId, SourceError> {
+        if !self.features().contain(Features::LEAVES) {
+            return Err(SourceError::NoLeaves);
+        }
+        let request = RequestId(self.next_request);
+        self.open(disk)?.request_leaves(request, &blocks)?;
+        self.next_request += 1;
+        self.send(&AgentMessage::LeafRequest(LeafRequest { disk, request, from, blocks }));
+        Ok(request)
+    }
+
+    /// What both ends are able to do; nothing before the welcome.
+    pub fn features(&self) -> Features {
+        match &self.phase {
+            Phase::Ready(welcome) => welcome.features,
+            Phase::AwaitingWelcome | Phase::Closed => Features::default(),
+        }
     }
 
     /// Says that the disk's points up to that of epoch `through`, which the target has said is
@@ -244,6 +278,11 @@ impl SourceSession {
             (_, TargetMessage::Hashes(hashes)) => {
                 let news = self.answered(hashes.disk, |disk| disk.hashes(&hashes))?;
                 self.events.extend(news.map(|()| SourceEvent::Hashes(hashes)));
+                Ok(())
+            }
+            (_, TargetMessage::Leaves(leaves)) => {
+                let news = self.answered(leaves.disk, |disk| disk.leaves(&leaves))?;
+                self.events.extend(news.map(|()| SourceEvent::Leaves(leaves)));
                 Ok(())
             }
             (_, TargetMessage::Credit { disk, epoch, consumed }) => {

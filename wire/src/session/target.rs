@@ -18,13 +18,14 @@ use blocks::{ByteLen, DiskId, Epoch, Generation, Geometry};
 use bytes::Bytes;
 
 pub use self::action::{ReplicaPosition, StreamEnd, TargetAction, TargetConfig};
-use self::disk::{Admission, OpenDisk as Opened};
+use self::disk::{Admission, Asked, OpenDisk as Opened};
 use super::{DISKS_MAX, StreamId, Violation, WINDOW_MIN};
 use crate::close::{CloseCode, Detail, Reason};
 use crate::frame::{CheckedFrame, FrameError};
 use crate::message::{
     AgentMessage, DiskOpened, DiskRefused, EpochFailed, Features, Forget, HashRequest, Hashes,
-    Hello, MessageDecoder, OpenDisk, RequestId, RetractPoints, TargetMessage, Welcome,
+    Hello, LeafRequest, Leaves, LeavesOfBlock, MessageDecoder, OpenDisk, RequestId, RetractPoints,
+    TargetMessage, Welcome,
 };
 
 /// The target's end of a connection; see [`session`](super).
@@ -32,6 +33,8 @@ use crate::message::{
 pub struct TargetSession {
     config: TargetConfig,
     phase: Phase,
+    /// What both ends are able to do.
+    features: Features,
     disks: BTreeMap<DiskId, Disk>,
     /// Streams that showed a frame and have not ended.
     streams: HashMap<StreamId, Stream>,
@@ -73,6 +76,7 @@ impl TargetSession {
         Self {
             config,
             phase: Phase::AwaitingHello,
+            features: Features::default(),
             disks: BTreeMap::new(),
             streams: HashMap::new(),
             decoder: MessageDecoder::new(),
@@ -155,12 +159,12 @@ impl TargetSession {
 
     /// A replica is open.
     pub fn handle_disk_opened(&mut self, disk: DiskId, position: ReplicaPosition) {
-        let ReplicaPosition { last_durable, confirmed, state } = position;
+        let ReplicaPosition { last_durable, confirmed, state, ticket } = position;
         if let Some(Disk::Opening { generation, geometry }) = self.disks.get(&disk) {
             let (generation, geometry) = (*generation, *geometry);
             let open = Opened::new(generation, geometry, last_durable);
             self.disks.insert(disk, Disk::Open(open));
-            let opened = DiskOpened { disk, generation, last_durable, confirmed, state };
+            let opened = DiskOpened { disk, generation, last_durable, confirmed, state, ticket };
             self.send(&TargetMessage::DiskOpened(opened));
         }
     }
@@ -168,13 +172,30 @@ impl TargetSession {
     /// A replica can't be opened, or an open one can't be used any more. Epochs of it that were
     /// not committed are aborted.
     pub fn handle_disk_refused(&mut self, disk: DiskId, code: CloseCode, detail: &str) {
+        self.refuse_disk(DiskRefused { disk, code, detail: Detail::lossy(detail), replica: None });
+    }
+
+    /// A replica is not opened because the line it is in, `replica`, is not the source's: a person
+    /// must decide.
+    pub fn handle_disk_diverged(
+        &mut self,
+        disk: DiskId,
+        replica: Generation,
+        code: CloseCode,
+        detail: &str,
+    ) {
+        let (detail, replica) = (Detail::lossy(detail), Some(replica));
+        self.refuse_disk(DiskRefused { disk, code, detail, replica });
+    }
+
+    fn refuse_disk(&mut self, refused: DiskRefused) {
+        let disk = refused.disk;
         match self.disks.get(&disk) {
             Some(Disk::Opening { .. }) => drop(self.disks.remove(&disk)),
             Some(Disk::Open(_)) => self.drop_disk(disk, Disk::Closed),
             Some(Disk::Closing | Disk::Closed) | None => return,
         }
-        let detail = Detail::lossy(detail);
-        self.send(&TargetMessage::DiskRefused(DiskRefused { disk, code, detail }));
+        self.send(&TargetMessage::DiskRefused(refused));
     }
 
     /// A replica was closed as asked.
@@ -215,9 +236,24 @@ impl TargetSession {
     /// The hashes that were asked for.
     pub fn handle_hashes(&mut self, disk: DiskId, request: RequestId, hashes: Vec<[u8; 32]>) {
         if let Some(asked) = self.open(disk).and_then(|open| open.answer(request)) {
+            let Asked::Blocks(asked) = asked else { panic!("leaves were asked for") };
             assert_eq!(hashes.len(), asked.count as usize, "a hash for each block asked for");
             let first_block = asked.first_block;
             self.send(&TargetMessage::Hashes(Hashes { disk, request, first_block, hashes }));
+        }
+    }
+
+    /// The hashes of leaves that were asked for, of the content of epoch `as_of`.
+    pub fn handle_leaves(
+        &mut self,
+        (disk, request): (DiskId, RequestId),
+        as_of: Epoch,
+        blocks: Vec<LeavesOfBlock>,
+    ) {
+        if let Some(asked) = self.open(disk).and_then(|open| open.answer(request)) {
+            let of = Asked::LeavesOf { blocks: blocks.len() };
+            assert_eq!(of, asked, "the leaves of each block asked for");
+            self.send(&TargetMessage::Leaves(Leaves { disk, request, as_of, blocks }));
         }
     }
 
@@ -244,6 +280,7 @@ impl TargetSession {
             }
             (_, AgentMessage::ConfirmPoints { disk, through }) => self.confirm(disk, through),
             (_, AgentMessage::RetractPoints(retract)) => self.retract(retract),
+            (_, AgentMessage::LeafRequest(request)) => self.hash_leaves(request),
         }
     }
 
@@ -257,6 +294,7 @@ impl TargetSession {
         let features = Features(self.config.features.0 & hello.features.0);
         let (target, window) = (self.config.target, self.config.window);
         self.phase = Phase::Ready;
+        self.features = features;
         self.send(&TargetMessage::Welcome(Welcome { version, features, target, window }));
         self.actions.push_back(TargetAction::Welcomed { hello, version });
         Ok(())
@@ -282,6 +320,19 @@ impl TargetSession {
             Some(Disk::Opening { .. }) | None => return Err(Violation::NotOpen(request.disk)),
         }
         self.actions.push_back(TargetAction::Hash(request));
+        Ok(())
+    }
+
+    fn hash_leaves(&mut self, request: LeafRequest) -> Result<(), Violation> {
+        if !self.features.contain(Features::LEAVES) {
+            return Err(Violation::NotAgreed("a request for leaves"));
+        }
+        match self.disks.get_mut(&request.disk) {
+            Some(Disk::Open(open)) => open.ask_leaves(&request)?,
+            Some(Disk::Closing | Disk::Closed) => return Ok(()),
+            Some(Disk::Opening { .. }) | None => return Err(Violation::NotOpen(request.disk)),
+        }
+        self.actions.push_back(TargetAction::HashLeaves(request));
         Ok(())
     }
 

@@ -70,14 +70,17 @@ pub enum Violation {
     /// A request for hashes past the end of the disk, or one too many.
     #[error("a request for hashes past the end of the disk, or one too many")]
     HashRequest,
+    /// What needs an ability that the two ends have not agreed on.
+    #[error("{0}, which the two ends have not agreed on")]
+    NotAgreed(&'static str),
     /// An answer to nothing that was asked.
     #[error("{0} for nothing that was asked")]
     Unasked(&'static str),
     /// Points are confirmed of an epoch that is not durable.
     #[error("points are confirmed up to epoch {0}, which is not durable")]
     ConfirmedEarly(Epoch),
-    /// An epoch is said to be durable before the one it follows.
-    #[error("epoch {0} is said to be durable out of order")]
+    /// An epoch is said to be durable before the one it follows, or before all of it was sent.
+    #[error("epoch {0} is said to be durable out of order, or before all of it was sent")]
     DurableOutOfOrder(Epoch),
 }
 
@@ -102,6 +105,7 @@ impl Violation {
             | Self::PastEnd(_)
             | Self::StreamShort(_)
             | Self::HashRequest
+            | Self::NotAgreed(_)
             | Self::Unasked(_)
             | Self::ConfirmedEarly(_)
             | Self::DurableOutOfOrder(_) => Reason::ProtocolViolation,

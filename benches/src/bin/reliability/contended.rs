@@ -18,14 +18,36 @@ use crate::stage::{Setting, Stage, now, points};
 use crate::steady::{micros, quantile};
 
 pub(crate) const NAME: &str = "contended";
-const LEN: ByteLen = ByteLen(16 << 20);
 const EVERY: Duration = Duration::from_millis(100);
 const WRITERS: u32 = 8;
+/// Less than it takes to make a site.
+const SITE: Duration = Duration::from_secs(3);
 /// Points that are asked for of one site: each is a delta of all of the disk, in memory.
 const ROUND: usize = 100;
 /// No points but those that are asked for, and no deltas between them.
 const SETTINGS: &str = "interval = \"1h\"\ndirty_threshold_percent = 100\n\
     [policy]\npoint_interval = \"1h\"\nobjective = \"2h\"\n";
+
+/// What points are asked of.
+pub(crate) struct Site<'a> {
+    /// The agent.
+    pub(crate) program: &'a Path,
+    /// A mistake that it is to make.
+    pub(crate) mistake: Option<&'a str>,
+    /// The length of the disk.
+    pub(crate) len: ByteLen,
+    /// The largest write to it.
+    pub(crate) largest: ByteLen,
+    pub(crate) seed: u64,
+}
+
+impl<'a> Site<'a> {
+    /// The disk of this measurement, with an agent that makes no mistake.
+    pub(crate) const fn new(program: &'a Path, seed: u64) -> Self {
+        let (len, largest) = (ByteLen(16 << 20), ByteLen(64 << 10));
+        Self { program, mistake: None, len, largest, seed }
+    }
+}
 
 /// What came of so many points that were asked for.
 #[derive(Default)]
@@ -43,7 +65,7 @@ pub(crate) fn measure(rig: &Rig, wanted: usize) -> Result<Findings> {
     let mut all = Asked::default();
     let mut seed = 1;
     while all.asked < wanted {
-        let asked = ask(rig, (&program, None), ROUND.min(wanted - all.asked), seed)?;
+        let asked = ask(rig, &Site::new(&program, seed), ROUND.min(wanted - all.asked))?;
         all.add(asked);
         eprintln!("  {} points of {}, {} invalid", all.judged.len(), all.asked, all.invalid());
         seed += 1;
@@ -60,6 +82,7 @@ pub(crate) fn measure(rig: &Rig, wanted: usize) -> Result<Findings> {
     let mut attempts: Vec<u32> = all.judged.iter().map(|of| of.point.record.attempts).collect();
     windows.sort_unstable();
     attempts.sort_unstable();
+    found.row("from one point to the next, median", millis(quantile(&all.apart(), 50)));
     let at = |percent| {
         format!("{}, {}", quantile(&attempts, percent), micros(quantile(&windows, percent)))
     };
@@ -74,15 +97,11 @@ pub(crate) fn measure(rig: &Rig, wanted: usize) -> Result<Findings> {
     Ok(found)
 }
 
-/// One site: points are asked for under full load, and judged. The agent may make a mistake.
-pub(crate) fn ask(
-    rig: &Rig,
-    (program, mistake): (&Path, Option<&str>),
-    wanted: usize,
-    seed: u64,
-) -> Result<Asked> {
-    let mut stage = Stage::set(rig, &Setting { program, settings: SETTINGS, mistake, len: LEN })?;
-    let spec = PointLoadSpec { writers: WRITERS, seed, ..PointLoadSpec::new(Rate::Full) };
+/// One site: points are asked for under full load, and judged.
+pub(crate) fn ask(rig: &Rig, site: &Site<'_>, wanted: usize) -> Result<Asked> {
+    let &Site { program, mistake, len, largest, seed } = site;
+    let mut stage = Stage::set(rig, &Setting { program, settings: SETTINGS, mistake, len })?;
+    let spec = PointLoadSpec { writers: WRITERS, largest, seed, ..PointLoadSpec::new(Rate::Full) };
     let load = stage.load(spec)?;
     let since = now();
     let mut all = Asked { asked: wanted, ..Asked::default() };
@@ -115,9 +134,23 @@ fn id_of(printed: &str) -> Result<Option<PointId>> {
     Ok(made["id"].as_str().and_then(|id| id.parse().ok()))
 }
 
+fn millis(time: Duration) -> String {
+    format!("{} ms", time.as_millis())
+}
+
 impl Asked {
     pub(crate) fn invalid(&self) -> usize {
         self.judged.iter().filter(|of| of.invalid.is_some()).count()
+    }
+
+    /// How far apart points of one site were, sorted.
+    fn apart(&self) -> Vec<Duration> {
+        let at = |judged: &Judged| judged.point.record.cut.monotonic;
+        let neighbours = self.judged.windows(2).map(|two| at(&two[1]).since(at(&two[0])));
+        // From one site to the next it takes longer.
+        let mut apart: Vec<_> = neighbours.filter(|apart| *apart < SITE).collect();
+        apart.sort_unstable();
+        apart
     }
 
     /// Why points were refused, and how often.

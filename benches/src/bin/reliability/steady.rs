@@ -27,6 +27,8 @@ const FILES_EVERY: usize = 10;
 struct Totals {
     judged: Vec<Judged>,
     refused: u64,
+    /// Why, as the agent's log has it: a reason that repeats itself is there once.
+    reasons: BTreeMap<String, usize>,
     written: u64,
     bytes: u64,
     files_written: u64,
@@ -67,6 +69,9 @@ fn round(rig: &Rig, seed: u64, wanted: usize, totals: &mut Totals) -> Result<()>
     let (files_written, looks) = application.stop()?;
     stage.await_confirmation(&files.disk)?;
     stage.await_confirmation(&stage.disk)?;
+    for reason in refusals(&stage.site.agent.log()?) {
+        *totals.reasons.entry(reason).or_default() += 1;
+    }
     let store = stage.store()?;
     let mut made = points(&store, since)?;
     made.truncate(wanted);
@@ -78,6 +83,16 @@ fn round(rig: &Rig, seed: u64, wanted: usize, totals: &mut Totals) -> Result<()>
     note_retracted((&stage, &files), &made, totals);
     totals.judged.extend(judge::judge(&stage, &store, &made)?);
     Ok(())
+}
+
+/// The reasons of refusals in an agent's log, without the numbers of the one attempt.
+fn refusals(log: &str) -> impl Iterator<Item = String> {
+    let refused = log.lines().filter(|line| line.contains("no recovery point"));
+    refused.map(|line| {
+        let (_, words) = line.split_once("REASON=").unwrap_or(("", line));
+        let words = words.split([';', '\n']).next().unwrap_or(words);
+        words.trim_matches(['"', ' ']).chars().filter(|letter| !letter.is_ascii_digit()).collect()
+    })
 }
 
 /// Waits until so many points were made since `before`.
@@ -138,6 +153,9 @@ fn findings(totals: &Totals) -> Findings {
     let retracted = count(&Judged::is_retracted);
     found.row("points made", judged.len());
     found.row("points refused", refused);
+    for (reason, times) in &totals.reasons {
+        found.row(&format!("refused at least, {reason}"), times);
+    }
     found.row("confirmed", status(PointStatus::Confirmed));
     found.row("provisional at the end", status(PointStatus::Provisional));
     found.row("retracted", retracted);

@@ -38,11 +38,15 @@ impl Core {
         for _ in 0..LOOKS {
             let begun = now();
             let sample = disk.sample()?;
+            if let Some(reading) = sample.at_rest() {
+                disk.check.handle_rest(reading);
+            }
             let offset = disk.check.settled_offset();
             match disk.points.confirmation.handle_sample(sample, offset) {
                 Proof::None => {}
                 Proof::Complete => {
-                    if let Some(through) = disk.points.note_proof(begun)
+                    if disk.proves
+                        && let Some(through) = disk.points.note_proof(begun)
                         && matches!(disk.session, Session::Open { .. })
                     {
                         self.link.send(LinkCommand::ConfirmPoints { disk: id, through });

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use blocks::{DiskId, Epoch, EpochKind, GapReason, PointRecord, SealedEpoch};
+use blocks::{DiskId, Epoch, EpochKind, PointRecord, SealedEpoch};
 use crossbeam_channel::bounded;
 use shipper::{Content, Job};
 use tracker::SealPolicy;
@@ -13,6 +13,7 @@ use wire::EpochLink;
 
 use super::Core;
 use crate::admin::agent::Response;
+use crate::agent::content;
 use crate::agent::disk::{Retry, Session};
 use crate::agent::link::LinkCommand;
 
@@ -53,8 +54,11 @@ impl Core {
         }
         if now >= disk.next_log {
             disk.next_log = now + self.config.log_interval;
+            self.note_content(id)?;
             self.write_log(id, LogState::Open)?;
         }
+        self.keep_resync(id)?;
+        self.sample(id, now)?;
         if self.is_due(id, now) {
             self.seal_and_ship(id)?;
         } else if !self.points.cuts(id)
@@ -67,26 +71,42 @@ impl Core {
         Ok(())
     }
 
+    /// Notes by what a disk whose hardware says nothing can be found again: somebody may have made a
+    /// file system on it.
+    fn note_content(&mut self, id: DiskId) -> Result<()> {
+        let Some(disk) = self.disks.get_mut(&id) else { return Ok(()) };
+        if disk.record.serial.is_some() || disk.record.wwn.is_some() {
+            return Ok(());
+        }
+        let content = content::identifier(&disk.device.path);
+        if content != disk.record.content {
+            disk.record.content = content;
+            self.state.write_disk(&disk.record)?;
+        }
+        Ok(())
+    }
+
     pub(super) fn is_due(&self, id: DiskId, now: Instant) -> bool {
         let Some(disk) = self.disks.get(&id) else { return false };
         let open = matches!(disk.session, Session::Open { .. });
-        let held = disk.held.as_ref().is_some_and(|(_, until)| now < *until);
         let in_flight = disk.tracker.in_flight();
-        // A comparison's hashes must be of the replica as the epoch before has left it.
-        let seeding = disk.gap() == Some(GapReason::NeverReplicated);
+        // Segments of a pass share no chunk. So hashes by which one of a comparison leaves chunks
+        // out are true of them, whether or not the segments before it are applied yet.
         let due = if disk.tracker.in_pass() {
-            in_flight == 0 || (in_flight < PASS_IN_FLIGHT && seeding && disk.tracker.may_overlap())
+            in_flight == 0 || (in_flight < PASS_IN_FLIGHT && disk.tracker.may_overlap())
         } else {
             in_flight == 0 && now >= disk.next_cycle && !self.points.holds_deltas()
         };
-        open && !self.points.cuts(id) && !held && !disk.record.paused && due
+        let may = open && !self.points.cuts(id) && !disk.is_held(now) && !disk.record.paused;
+        may && due && self.may_pass(disk)
     }
 
     pub(super) fn seal_and_ship(&mut self, id: DiskId) -> Result<()> {
-        let policy = SealPolicy {
-            segment: self.config.segment,
-            dirty_threshold_permille: self.config.dirty_threshold_percent * 10,
-        };
+        if self.turn_to_comparison(id) {
+            // It begins in its time.
+            return Ok(());
+        }
+        let policy = self.seal_policy();
         let Some(disk) = self.disks.get_mut(&id) else { return Ok(()) };
         let before = disk.gap();
         let follows = disk.tracker.newest();
@@ -95,9 +115,19 @@ impl Core {
             disk.next_cycle = Instant::now() + self.config.interval;
             return Ok(());
         };
+        if sealed.kind() == EpochKind::Compare {
+            self.note_comparing(id)?;
+        }
         self.ship(id, Shipment { sealed, follows, content: Content::Disk }, None)?;
         self.note_gap(id, before);
         Ok(())
+    }
+
+    pub(super) fn seal_policy(&self) -> SealPolicy {
+        SealPolicy {
+            segment: self.config.segment,
+            dirty_threshold_permille: self.config.dirty_threshold_percent * 10,
+        }
     }
 
     /// Sends a sealed epoch on its way.
@@ -114,7 +144,8 @@ impl Core {
         disk.sent.note_sealed(sealed.epoch(), Instant::now());
         let (sink, frames) = bounded(FRAMES_QUEUED);
         let (epoch, kind) = (sealed.epoch(), sealed.kind());
-        let replica_hashes = (kind == EpochKind::Compare).then(|| self.link.hashes(id));
+        let replica_hashes =
+            (kind == EpochKind::Compare).then(|| self.link.replica_hashes(id, self.features));
         let link = EpochLink { kind, epoch, follows };
         let disk = disk.handle;
         self.link.send(LinkCommand::Ship { disk: id, epoch: link, frames });

@@ -9,6 +9,7 @@ use tracker::hrl::{Log, LogHeader, LogState};
 use super::Core;
 use crate::agent::clock::now;
 use crate::agent::disk::Pass;
+use crate::causes::with_causes;
 
 impl Core {
     /// Makes a gap that has opened survive the agent, and one that has closed forgotten.
@@ -20,6 +21,7 @@ impl Core {
         }
         let name = disk.name.clone();
         disk.pass = after.map(|_| Pass::begin(&disk.tracker));
+        disk.proves |= after.is_some() && disk.check.settled_offset().is_some();
         match after {
             Some(reason) => {
                 disk.sent.gaps += u64::from(before.is_none());
@@ -52,6 +54,7 @@ impl Core {
         let Some(disk) = self.disks.get_mut(&id) else { return };
         disk.sent.gaps += 1;
         disk.pass = Some(Pass::begin(&disk.tracker));
+        disk.proves |= disk.check.settled_offset().is_some();
         tracing::warn!(DISK = disk.name, REASON = %reason, "another gap: a comparison follows");
         if let Err(error) = self.write_log(id, LogState::Open) {
             tracing::error!(DISK = %id, "{error:#}");
@@ -72,6 +75,25 @@ impl Core {
     /// Looks for what tracking could not follow, and for writes it did not see.
     pub(super) fn check_tracking(&mut self) {
         let mut gaps = Vec::new();
+        let restored = self.tracking.as_mut().map(ebpf::Tracking::restore_programs);
+        let lost = match restored {
+            None | Some(Ok(false)) => false,
+            Some(Ok(true)) => {
+                tracing::error!(
+                    "somebody has detached the tracking programs; they are attached again"
+                );
+                true
+            }
+            Some(Err(error)) => {
+                tracing::error!("the tracking programs are not attached: {}", with_causes(&error));
+                true
+            }
+        };
+        if lost {
+            // One that is compared already is compared by programs that see nothing: no news.
+            let follows = self.disks.values().filter(|disk| disk.gap().is_none());
+            gaps.extend(follows.map(|disk| (disk.id, GapReason::TrackerLost)));
+        }
         for disk in self.disks.values_mut() {
             match disk.look() {
                 Ok(Some(reason)) => gaps.push((disk.id, reason)),

@@ -111,7 +111,7 @@ enum Readiness {
 impl Points {
     pub(in crate::agent) fn new(policy: &Policy) -> Self {
         Self {
-            application_due: policy.application_interval.map(|_| Instant::now()),
+            application_due: policy.points.application_every.map(|_| Instant::now()),
             cutter: CutterState::NotNeeded,
             due: Instant::now(),
             waiting: None,
@@ -157,13 +157,13 @@ impl Core {
         match self.readiness(now) {
             Readiness::Members(members) => {
                 self.points.waiting = None;
-                self.points.due = now + self.config.policy.point_interval;
+                self.points.due = now + self.config.policy.points.point_every.duration();
                 let kind = self.kind_due(now);
                 self.begin_cut(members, kind);
             }
             Readiness::Wait => {}
             Readiness::Nothing if nobody_asks => {
-                self.points.due = now + self.config.policy.point_interval;
+                self.points.due = now + self.config.policy.points.point_every.duration();
             }
             Readiness::Nothing => self.refuse_point("no disk follows its source yet"),
             Readiness::Refused(reason) => self.refuse_point(&reason),
@@ -187,7 +187,7 @@ impl Core {
         let asked = self.points.asked.iter().any(|asked| asked.kind == Kind::Application);
         let due = self.points.application_due.is_some_and(|due| now >= due);
         if asked || (due && self.config.hooks.are_there()) {
-            let next = policy.application_interval.map(|interval| now + interval);
+            let next = policy.points.application_every.map(|every| now + every.duration());
             self.points.application_due = next;
             return Kind::Application;
         }
@@ -203,10 +203,7 @@ impl Core {
         if members.is_empty() {
             return Readiness::Nothing;
         }
-        let held = |disk: &&&ProtectedDisk| {
-            let held = disk.held.as_ref().is_some_and(|(_, until)| now < *until);
-            held || !disk.tracker.can_cut()
-        };
+        let held = |disk: &&&ProtectedDisk| disk.is_held(now) || !disk.tracker.can_cut();
         let busy: Option<String> = members.iter().find(held).map(|disk| disk.name.clone());
         let members = members.iter().map(|disk| disk.id).collect();
         let Some(busy) = busy else { return Readiness::Members(members) };
@@ -310,7 +307,10 @@ impl Core {
                 let words = match changed.and_then(|id| self.disks.get(&id)) {
                     Some(disk) => format!("{} stopped following meanwhile", disk.name),
                     None if changed.is_some() => "a disk was released meanwhile".into(),
-                    None => self.words_of(&outcome, &members),
+                    None => {
+                        let written_most = self.written_most(&outcome, &members);
+                        refusal(&outcome, self.points.coarse_rounds, &written_most)
+                    }
                 };
                 self.points.coarse_rounds = 0;
                 self.points.asked.extend(answers);
@@ -416,7 +416,7 @@ impl Core {
 
     fn refuse_point(&mut self, reason: &str) {
         self.points.waiting = None;
-        self.points.due = Instant::now() + self.config.policy.point_interval;
+        self.points.due = Instant::now() + self.config.policy.points.point_every.duration();
         if self.points.stats.note_refused(reason) {
             tracing::warn!(REASON = reason, "no recovery point");
         }
@@ -426,22 +426,33 @@ impl Core {
         }
     }
 
-    /// Why a cut did not succeed, with the chunks that were hottest.
-    fn words_of(&self, outcome: &Outcome, members: &[DiskId]) -> String {
+    /// Where a cut's attempts met most conflicts.
+    fn written_most(&self, outcome: &Outcome, members: &[DiskId]) -> Vec<String> {
         let hottest: &[HotChunk] = match outcome {
             Outcome::CannotKeepUp { hottest, .. } | Outcome::Unsettled { hottest, .. } => hottest,
             _ => &[],
         };
-        let names = hottest.iter().filter_map(|hot| {
+        let place = |hot: &HotChunk| {
             let disk = self.disks.get(members.get(hot.disk)?)?;
             let at = ByteLen(hot.chunk.0 * disk.geometry.chunk().bytes());
             Some(format!("{} at {at}", disk.name))
-        });
-        let names: Vec<String> = names.collect();
-        match names.is_empty() {
-            true => outcome.to_string(),
-            false => format!("{outcome}; written most: {}", names.join(", ")),
-        }
+        };
+        hottest.iter().filter_map(place).collect()
+    }
+}
+
+/// Why a cut did not succeed, after so many deltas that were shipped to make less of it.
+fn refusal(outcome: &Outcome, deltas: u32, written_most: &[String]) -> String {
+    let words = match outcome {
+        Outcome::TooLarge { .. } if deltas > 0 => format!(
+            "cannot keep up: writes arrive faster than they are sent; after {deltas} deltas \
+             {outcome}"
+        ),
+        _ => outcome.to_string(),
+    };
+    match written_most.is_empty() {
+        true => words,
+        false => format!("{words}; written most: {}", written_most.join(", ")),
     }
 }
 
@@ -463,4 +474,27 @@ fn record_of(verified: &Verified, done: &CutDone) -> Result<PointRecord> {
         window: verified.window,
         freeze: done.freeze,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writers_that_deltas_do_not_catch_up_with_are_named_as_such() {
+        let outcome = Outcome::TooLarge { due: ByteLen(512 << 20), memory: ByteLen(64 << 20) };
+        assert_eq!(
+            refusal(&outcome, COARSE_ROUNDS, &[]),
+            "cannot keep up: writes arrive faster than they are sent; after 3 deltas 512 MiB are \
+             dirty, more than the 64 MiB that are read at one instant"
+        );
+    }
+
+    #[test]
+    fn what_was_written_most_is_named() {
+        let outcome = Outcome::CannotKeepUp { rounds: 4, due: ByteLen(1 << 20), hottest: vec![] };
+        let words = refusal(&outcome, 0, &["vda at 4 KiB".into(), "vdb at 0 B".into()]);
+        assert!(words.starts_with("cannot keep up: writes arrive faster than they are read; "));
+        assert!(words.ends_with("; written most: vda at 4 KiB, vdb at 0 B"), "{words}");
+    }
 }

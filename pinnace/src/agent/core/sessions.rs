@@ -3,30 +3,35 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use blocks::{DiskId, Epoch};
+use blocks::{DiskId, Epoch, Generation, Ticket};
+use control::{FailureClass, LONGEST, Next};
 use shipper::ShipReport;
 use tracker::Replica;
-use wire::{Class, CloseCode, Sealer};
+use wire::{CloseCode, Sealer};
 
 use super::Core;
 use crate::admin::agent::{LinkStatus, Response};
 use crate::agent::clock::now;
 use crate::agent::disk::{Retry, Session};
-use crate::agent::link::{LinkCommand, LinkEvent};
+use crate::agent::link::{LinkCommand, LinkEvent, Opened};
+use crate::agent::trouble::{Held, class_of, spread};
 use crate::agent::{protect, status};
 use crate::exit::{Exit, Failure};
 
 impl Core {
     pub(super) fn apply_link(&mut self, event: LinkEvent) {
         match event {
-            LinkEvent::Up => {
+            LinkEvent::Up { features } => {
+                self.features = features;
                 self.link_status = LinkStatus::Connected { since: jiff::Timestamp::now() };
                 let ids: Vec<DiskId> = self.disks.keys().copied().collect();
                 ids.into_iter().for_each(|id| self.open_session(id));
             }
-            LinkEvent::Down { reason } => {
-                tracing::warn!(reason, "the target is out of reach");
-                self.link_status = LinkStatus::Connecting { last_error: Some(reason) };
+            LinkEvent::Down { reason, again } => {
+                tracing::warn!(reason, ?again, "the target is out of reach");
+                let next_attempt = jiff::Timestamp::now().checked_add(again).ok();
+                let last_error = Some(reason);
+                self.link_status = LinkStatus::Connecting { last_error, next_attempt };
                 self.close_sessions();
             }
             LinkEvent::Denied { reason } => {
@@ -34,11 +39,16 @@ impl Core {
                 self.link_status = LinkStatus::Refused { reason };
                 self.close_sessions();
             }
-            LinkEvent::Opened { disk, durable, confirmed, replica } => {
-                self.opened(disk, durable, replica);
-                self.note_opened_points(disk, durable, confirmed);
+            LinkEvent::Opened(Opened { disk, durable, confirmed, replica, ticket }) => {
+                if self.keep_ticket(disk, ticket) {
+                    self.opened(disk, durable, replica);
+                    self.note_opened_points(disk, durable, confirmed);
+                }
             }
-            LinkEvent::Refused { disk, code, detail } => self.refused(disk, code, &detail),
+            LinkEvent::Refused { disk, code, detail, replica } => {
+                self.refused(disk, (code, &detail), replica);
+            }
+            LinkEvent::Ending { disk, epoch } => self.ending(disk, epoch),
             LinkEvent::Shipped { disk, report } => self.shipped(disk, &report),
             LinkEvent::Durable { disk, epoch } => self.durable(disk, epoch),
             LinkEvent::Failed { disk, epoch, code, detail } => {
@@ -50,9 +60,15 @@ impl Core {
     /// Asks the target to take a disk's epochs.
     pub(in crate::agent) fn open_session(&mut self, id: DiskId) {
         let connected = matches!(self.link_status, LinkStatus::Connected { .. });
+        let cut_under_way = self.points.cuts(id);
         let Some(disk) = self.disks.get_mut(&id) else { return };
         let refused = matches!(disk.session, Session::Refused { .. });
         if connected && !refused {
+            // The target is told whether anything was written since the last epoch.
+            if !cut_under_way {
+                let harvest = disk.harvest();
+                disk.tracker.handle_harvest(&harvest);
+            }
             disk.session = Session::Opening;
             self.link.send(LinkCommand::Open(Box::new(disk.open_request())));
         }
@@ -68,15 +84,39 @@ impl Core {
         ids.into_iter().for_each(|id| self.note_lost_points(id));
     }
 
+    /// Keeps the ticket of an opening. Before that is done nothing may be sent, or the next opening
+    /// would take this source for another.
+    fn keep_ticket(&mut self, id: DiskId, ticket: Ticket) -> bool {
+        let Some(disk) = self.disks.get_mut(&id) else { return false };
+        disk.record.set_ticket(ticket);
+        if let Err(error) = self.state.write_disk(&disk.record) {
+            let reason = format!("the ticket of this session can't be kept: {error:#}");
+            tracing::error!(DISK = disk.name, "{reason}");
+            let wait = match disk.retry.handle_refused(FailureClass::Recoverable, spread()) {
+                Next::After(wait) => wait,
+                Next::AskAPerson => LONGEST,
+            };
+            let (until, next) = (Instant::now() + wait, Retry::Reconnect);
+            disk.session = Session::Failed { reason, until, next };
+            return false;
+        }
+        disk.ticket = ticket;
+        true
+    }
+
     pub(super) fn opened(&mut self, id: DiskId, durable: Epoch, replica: Replica) {
         let now = now();
         let Some(disk) = self.disks.get_mut(&id) else { return };
         let before = disk.gap();
+        // What was not sent whole nobody has, whatever he says.
+        disk.tracker.abort_after(disk.sent.ended);
         let released = disk.tracker.handle_resume(durable, replica, now);
         // Before the epoch is noted, by which the next agent would see that the replica fell back.
         disk.keep_outstanding();
         disk.release(&released);
         disk.sent.note_aborted();
+        disk.has_been_open = true;
+        disk.discard = None;
         // A key of its own for each session: no nonce is used twice, whatever was lost.
         match Sealer::new(&disk.key, disk.id, disk.generation) {
             Ok(sealer) => disk.session = Session::Open { sealer: Arc::new(sealer) },
@@ -92,7 +132,12 @@ impl Core {
         self.note_gap(id, before);
     }
 
-    pub(super) fn refused(&mut self, id: DiskId, code: CloseCode, detail: &str) {
+    pub(super) fn refused(
+        &mut self,
+        id: DiskId,
+        (code, detail): (CloseCode, &str),
+        replica: Option<Generation>,
+    ) {
         let reason = format!("{code} {detail}").trim_end().to_owned();
         let Some(disk) = self.disks.get_mut(&id) else { return };
         tracing::error!(DISK = disk.name, reason, "the target refuses the disk");
@@ -110,14 +155,16 @@ impl Core {
             Session::Open { .. } => Retry::Reconnect,
             _ => Retry::AskAgain,
         };
-        disk.session = match code.class() {
-            Class::Permanent => Session::Refused { reason },
-            Class::Recoverable => {
-                let until = Instant::now() + disk.retry_delay();
-                disk.sent.failures += 1;
-                Session::Failed { reason, until, next }
-            }
+        disk.session = match disk.retry.handle_refused(class_of(code), spread()) {
+            Next::AskAPerson => Session::Refused { reason, next, replica },
+            Next::After(wait) => Session::Failed { reason, until: Instant::now() + wait, next },
         };
+    }
+
+    fn ending(&mut self, id: DiskId, epoch: Epoch) {
+        if let Some(disk) = self.disks.get_mut(&id) {
+            disk.sent.ended = disk.sent.ended.max(epoch);
+        }
     }
 
     pub(super) fn shipped(&mut self, id: DiskId, report: &ShipReport) {
@@ -135,8 +182,9 @@ impl Core {
         let released = disk.tracker.handle_ack(epoch);
         disk.release(&released);
         disk.sent.note_durable(epoch, Instant::now());
-        // What the last failure said is over.
-        disk.held = None;
+        if disk.retry.handle_durable(epoch) {
+            disk.held = None;
+        }
         if disk.gap().is_none() && before.is_none() {
             disk.next_cycle = Instant::now() + self.config.interval;
         }
@@ -150,16 +198,20 @@ impl Core {
         let Some(disk) = self.disks.get_mut(&id) else { return };
         let reason = format!("{code} {detail}").trim_end().to_owned();
         tracing::warn!(DISK = disk.name, EPOCH = epoch.0, reason, "an epoch failed");
-        let before = disk.gap();
+        let (before, newest) = (disk.gap(), disk.tracker.newest());
         disk.tracker.handle_abort();
         disk.sent.note_aborted();
         disk.points.note_aborted();
-        if code.class() == Class::Permanent {
-            disk.session = Session::Refused { reason };
-        } else {
-            let until = Instant::now() + disk.retry_delay();
-            disk.sent.failures += 1;
-            disk.held = Some((reason, until));
+        match disk.retry.handle_failed(epoch, newest, class_of(code), spread()) {
+            // It was open, and can be opened again in a new session only.
+            Some(Next::AskAPerson) => {
+                let (next, replica) = (Retry::Reconnect, None);
+                disk.session = Session::Refused { reason, next, replica };
+            }
+            Some(Next::After(wait)) => {
+                disk.held = Some(Held { reason, until: Instant::now() + wait });
+            }
+            None => {}
         }
         self.note_lost_points(id);
         self.note_gap(id, before);

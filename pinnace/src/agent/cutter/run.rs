@@ -10,7 +10,7 @@ use ebpf::{ConflictTable, TrackedDisk};
 use shipper::{DiskImage, Window};
 use tracker::cut::{Cut, Hold, Look, Read, Step};
 
-use super::mistake::Mistake;
+use super::mistake::{self, Mistake};
 use crate::agent::clock;
 use crate::agent::freeze::Freezer;
 
@@ -26,8 +26,8 @@ pub(super) struct Run<'a> {
     pub(super) freeze_limit: Duration,
     /// Made when it is first needed.
     pub(super) freezer: Option<Freezer>,
-    /// What was harvested before its time, by mistake.
-    pub(super) early: Vec<(usize, u64, u64)>,
+    /// For mistakes made on purpose.
+    pub(super) memory: mistake::Memory,
 }
 
 impl Run<'_> {
@@ -58,6 +58,8 @@ impl Run<'_> {
         {
             return cut.handle_unfreezable(format!("{error:#}"));
         }
+        self.memory.begin_attempt();
+        Mistake::SummaryBehindBit.widen();
         if Mistake::HarvestBeforeFlip.is_on() {
             self.harvest_early();
         }
@@ -94,10 +96,11 @@ impl Run<'_> {
     fn harvest(&mut self, cut: &mut Cut) {
         for (index, disk) in self.disks.iter().enumerate() {
             if Mistake::HarvestBeforeFlip.is_on() {
-                let early = self.early.extract_if(.., |(of, ..)| *of == index);
+                let early = self.memory.early.extract_if(.., |(of, ..)| *of == index);
                 early.for_each(|(_, word, bits)| cut.handle_dirty(index, word, bits));
             } else {
-                disk.harvest(&mut |word, bits| cut.handle_dirty(index, word, bits));
+                let dirty = &mut |word, bits| cut.handle_dirty(index, word, bits);
+                mistake::harvest(self.table, disk, dirty);
             }
             cut.handle_harvested(index);
         }
@@ -106,7 +109,7 @@ impl Run<'_> {
     /// The mistake of that name.
     fn harvest_early(&mut self) {
         for (index, disk) in self.disks.iter().enumerate() {
-            disk.harvest(&mut |word, bits| self.early.push((index, word, bits)));
+            disk.harvest(&mut |word, bits| self.memory.early.push((index, word, bits)));
         }
         Mistake::HarvestBeforeFlip.widen();
     }
@@ -128,7 +131,7 @@ impl Run<'_> {
     }
 
     fn wait(&mut self, cut: &mut Cut, reads: &mut Reads) {
-        Mistake::LookBeforeRead.widen();
+        self.memory.widen_once(Mistake::LookBeforeRead);
         match self.window.wait() {
             Ok(id) => self.look(cut, id, reads),
             Err(error) => cut.fail(error.to_string()),

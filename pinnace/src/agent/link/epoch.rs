@@ -6,14 +6,22 @@ use crossbeam_channel::Receiver;
 use quinn::Connection;
 use shipper::{ShipOutput, ShipReport};
 use tokio::sync::{mpsc, oneshot};
-use wire::Reason;
+use wire::{FrameHeader, Reason};
 
 use crate::causes::with_causes;
+
+/// A frame that waits for room.
+pub(super) struct Waiting {
+    pub(super) len: ByteLen,
+    /// Whether it is the end of its epoch.
+    pub(super) is_end: bool,
+    pub(super) granted: oneshot::Sender<()>,
+}
 
 /// What the sender of an epoch tells the session.
 pub(super) enum FromEpoch {
     /// It has a frame, and waits for room to send it.
-    Wants { disk: DiskId, epoch: Epoch, len: ByteLen, granted: oneshot::Sender<()> },
+    Wants { disk: DiskId, epoch: Epoch, waiting: Waiting },
     /// All frames are on their way.
     Shipped { disk: DiskId, report: ShipReport },
     /// The epoch can't be finished.
@@ -87,6 +95,9 @@ async fn ask_for_room(
     frame: &Bytes,
 ) -> bool {
     let (granted, grant) = oneshot::channel();
-    let wants = FromEpoch::Wants { disk, epoch, len: ByteLen(frame.len() as u64), granted };
+    let header = frame.first_chunk().map(FrameHeader::parse);
+    let is_end = matches!(header, Some(Ok(header)) if header.is_end());
+    let waiting = Waiting { len: ByteLen(frame.len() as u64), is_end, granted };
+    let wants = FromEpoch::Wants { disk, epoch, waiting };
     session.send(wants).await.is_ok() && grant.await.is_ok()
 }

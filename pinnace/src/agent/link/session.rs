@@ -4,17 +4,19 @@
 use std::collections::BTreeMap;
 
 use anyhow::{Result, anyhow};
-use blocks::{ByteLen, DiskId, Epoch, MachineId};
+use blocks::{DiskId, Epoch};
+use control::FailureClass;
 use crossbeam_channel::Sender;
 use quinn::{Connection, RecvStream, SendStream};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tracker::Replica;
-use wire::message::{Features, Forget, ReplicaState, RequestId, VersionRange};
+use wire::message::{Features, Forget, Leaves, ReplicaState, RequestId, VersionRange};
 use wire::session::{SourceConfig, SourceEvent, SourceSession};
 use wire::{Reason, Text};
 
-use super::epoch::{self, FromEpoch};
-use super::{Ended, LinkCommand, LinkEvent, Tell, ended};
+use super::epoch::{self, FromEpoch, Waiting};
+use super::{Ended, Link, LinkCommand, LinkEvent, Opened, Tell, Traffic, class_of, ended};
+use crate::admin::agent::LinkBytes;
 
 /// Control bytes read at once.
 const CONTROL_READ: usize = 64 << 10;
@@ -23,6 +25,8 @@ const CONTROL_READ: usize = 64 << 10;
 pub(super) struct Session<'a> {
     connection: &'a Connection,
     tell: &'a Tell,
+    /// Where what the connection carries is counted, and what was counted so far.
+    traffic: (&'a Traffic, LinkBytes),
     session: SourceSession,
     control: (SendStream, RecvStream),
     /// The senders of epochs talk to the session through this.
@@ -33,34 +37,28 @@ pub(super) struct Session<'a> {
     /// later one may have to wait for it at the target, and would hold the room it needs.
     sending: BTreeMap<DiskId, BTreeMap<Epoch, Option<Waiting>>>,
     hashes: BTreeMap<RequestId, Sender<Vec<[u8; 32]>>>,
-}
-
-struct Waiting {
-    len: ByteLen,
-    granted: oneshot::Sender<()>,
+    leaves: BTreeMap<RequestId, Sender<Leaves>>,
 }
 
 impl<'a> Session<'a> {
     /// Opens the control stream; the hello is the first thing on it.
-    pub(super) async fn open(
-        connection: &'a Connection,
-        machine: MachineId,
-        tell: &'a Tell,
-    ) -> Result<Self> {
+    pub(super) async fn open(connection: &'a Connection, link: &'a Link) -> Result<Self> {
         let session = SourceSession::new(SourceConfig {
-            machine,
+            machine: link.machine,
             build: Text::lossy(concat!("pinnace ", env!("CARGO_PKG_VERSION"))),
             versions: VersionRange::SUPPORTED,
-            features: Features::default(),
+            features: Features::SUPPORTED,
         });
         Ok(Self {
             connection,
-            tell,
+            tell: &link.tell,
+            traffic: (&link.traffic, LinkBytes::default()),
             session,
             control: connection.open_bi().await?,
             epochs: mpsc::channel(64),
             sending: BTreeMap::new(),
             hashes: BTreeMap::new(),
+            leaves: BTreeMap::new(),
         })
     }
 
@@ -70,18 +68,23 @@ impl<'a> Session<'a> {
         commands: &mut mpsc::UnboundedReceiver<LinkCommand>,
     ) -> Ended {
         loop {
-            if let Some(ended) = self.pump().await {
-                return ended;
+            let over = self.pump().await;
+            self.traffic.0.note(self.connection, &mut self.traffic.1);
+            if let Some(over) = over {
+                return over;
             }
             tokio::select! {
                 read = self.control.1.read_chunk(CONTROL_READ, true) => match read {
                     Ok(Some(chunk)) => self.session.handle_control(&chunk.bytes),
-                    Ok(None) => return Ended::Lost("the target ended the session".into()),
+                    Ok(None) => {
+                        let words = "the target ended the session".into();
+                        return Ended::Failed(FailureClass::Passing, words);
+                    }
                     Err(_) => return ended(&anyhow!(self.connection.closed().await)),
                 },
                 command = commands.recv() => match command {
                     None | Some(LinkCommand::Stop) => return Ended::Stopped,
-                    Some(LinkCommand::Reconnect) => return Ended::Lost("a new session".into()),
+                    Some(LinkCommand::Reconnect) => return Ended::Replaced,
                     Some(command) => self.command(command),
                 },
                 Some(told) = self.epochs.1.recv() => self.told(told),
@@ -109,9 +112,9 @@ impl<'a> Session<'a> {
         match event {
             SourceEvent::Welcomed(welcome) => {
                 tracing::info!(TARGET_ID = %welcome.target, version = welcome.version, "connected");
-                (self.tell)(LinkEvent::Up);
+                (self.tell)(LinkEvent::Up { features: welcome.features });
             }
-            SourceEvent::Opened(opened) => (self.tell)(LinkEvent::Opened {
+            SourceEvent::Opened(opened) => (self.tell)(LinkEvent::Opened(Opened {
                 disk: opened.disk,
                 durable: opened.last_durable,
                 confirmed: opened.confirmed,
@@ -120,13 +123,15 @@ impl<'a> Session<'a> {
                     ReplicaState::Partial => Replica::Partial,
                     ReplicaState::Follows => Replica::Follows,
                 },
-            }),
+                ticket: opened.ticket,
+            })),
             SourceEvent::Refused(refused) => {
                 let (disk, code) = (refused.disk, refused.code);
                 (self.tell)(LinkEvent::Refused {
                     disk,
                     code,
                     detail: refused.detail.as_str().into(),
+                    replica: refused.replica,
                 });
             }
             SourceEvent::Durable { disk, epoch } => (self.tell)(LinkEvent::Durable { disk, epoch }),
@@ -142,12 +147,18 @@ impl<'a> Session<'a> {
                     drop(answer.send(hashes.hashes));
                 }
             }
+            SourceEvent::Leaves(leaves) => {
+                if let Some(answer) = self.leaves.remove(&leaves.request) {
+                    drop(answer.send(leaves));
+                }
+            }
             SourceEvent::Credited { .. }
             | SourceEvent::DiskClosed { .. }
             | SourceEvent::Pong(_) => {}
             SourceEvent::Closed { code, detail } => {
                 self.connection.close(code.number().into(), detail.as_str().as_bytes());
-                return Some(Ended::Lost(format!("{code} {}", detail.as_str())));
+                let words = format!("{code} {}", detail.as_str()).trim_end().to_owned();
+                return Some(Ended::Failed(class_of(code), words));
             }
         }
         None
@@ -180,6 +191,12 @@ impl<'a> Session<'a> {
                     Err(error) => tracing::debug!(DISK = %disk, %error, "no hashes"),
                 }
             }
+            LinkCommand::Leaves { disk, from, blocks, answer } => {
+                match self.session.request_leaves(disk, from, blocks) {
+                    Ok(request) => drop(self.leaves.insert(request, answer)),
+                    Err(error) => tracing::debug!(DISK = %disk, %error, "no hashes"),
+                }
+            }
             LinkCommand::ConfirmPoints { disk, through } => {
                 self.note(|session| session.confirm_points(disk, through));
             }
@@ -189,15 +206,14 @@ impl<'a> Session<'a> {
             LinkCommand::Close { disk } => {
                 self.note(|session| session.close_disk(disk, Forget::Keep));
             }
-            LinkCommand::Reconnect | LinkCommand::Stop => {}
+            LinkCommand::Reconnect | LinkCommand::TryNow | LinkCommand::Stop => {}
         }
     }
 
     fn told(&mut self, told: FromEpoch) {
         match told {
-            FromEpoch::Wants { disk, epoch, len, granted } => {
-                let sending = self.sending.entry(disk).or_default();
-                sending.insert(epoch, Some(Waiting { len, granted }));
+            FromEpoch::Wants { disk, epoch, waiting } => {
+                self.sending.entry(disk).or_default().insert(epoch, Some(waiting));
             }
             FromEpoch::Shipped { disk, report } => {
                 self.no_longer_sending(disk, report.epoch);
@@ -219,6 +235,11 @@ impl<'a> Session<'a> {
             let room = self.session.room(*disk);
             if let Some(next) = waiting.take_if(|next| next.len <= room) {
                 self.session.handle_sending(*disk, *epoch, next.len);
+                if next.is_end {
+                    self.session.handle_ending(*disk, *epoch);
+                    // Before it goes, so before anybody can say in truth that he has it.
+                    (self.tell)(LinkEvent::Ending { disk: *disk, epoch: *epoch });
+                }
                 // A sender that has given up meanwhile has reset its stream.
                 let _ = next.granted.send(());
             }

@@ -20,7 +20,9 @@ pub(in crate::cli) fn create(global: &Global, args: &CreatePoint) -> Result<()> 
     let request = Request::CreatePoint { app_consistent: args.app_consistent };
     match admin::call(&global.agent()?.socket, &request, global.timeout())? {
         Response::Point(point) => show(global, &point),
-        Response::Status(_) | Response::Done(_) => bail!("the agent answered another question"),
+        Response::Status(_) | Response::Done(_) | Response::Estimate(_) => {
+            bail!("the agent answered another question")
+        }
     }
 }
 

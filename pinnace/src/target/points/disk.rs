@@ -49,7 +49,9 @@ impl Export for PointDisk {
     }
 
     fn status(&self, range: Range<u64>, runs_max: usize) -> io::Result<Vec<Run>> {
-        let parts = self.view.allocation(range.start, range.end - range.start).map_err(failed)?;
+        // Zeroes and holes are one kind here, and so may join: more ranges than runs, not fewer.
+        let len = range.end - range.start;
+        let parts = self.view.allocation(range.start, len, runs_max).map_err(failed)?;
         let mut runs = Vec::new();
         for part in parts {
             let content = match part.state {
@@ -57,9 +59,8 @@ impl Export for PointDisk {
                 Allocation::Zero | Allocation::Hole => Content::Hole,
             };
             let len = part.bytes.end - part.bytes.start;
-            if !(Run { len, content }).append_to(&mut runs, runs_max) {
-                break;
-            }
+            let fits = Run { len, content }.append_to(&mut runs, runs_max);
+            debug_assert!(fits, "there are no more runs than ranges");
         }
         Ok(runs)
     }

@@ -3,7 +3,9 @@ use super::*;
 fn record() -> Record {
     Record {
         disk: DiskId([1; 16]),
-        generation: Generation([2; 16]),
+        lineage: Lineage::begin(Generation([2; 16])),
+        role: ReplicaRole::Follower,
+        tickets: Tickets::default(),
         machine: MachineId([3; 16]),
         geometry: Geometry::new(1000, 512, ChunkSize::DEFAULT).unwrap(),
         base: BaseKind::File,
@@ -11,6 +13,7 @@ fn record() -> Record {
         folded: Epoch(6),
         name: "/dev/disk/by-id/system".to_owned(),
         base_point: None,
+        hashed: 0,
         marks: Marks::default(),
     }
 }
@@ -21,7 +24,16 @@ fn with_history() -> Record {
     marks.confirm(Epoch(6));
     marks.retract(&(Epoch(7)..=Epoch(9)), RetractReason::MissedIssue);
     assert!(marks.pin(Epoch(6)) && marks.pin(Epoch(7)));
-    Record { base_point: Some(crate::tests::point(6, 2)), marks, ..record() }
+    Record { base_point: Some(crate::tests::point(6, 2)), hashed: 125, marks, ..record() }
+}
+
+/// As [`with_history`], of a replica that was promoted after its source had opened it.
+fn with_origin() -> Record {
+    let begun = Lineage::begin(Generation([5; 16]));
+    let lineage = begun.fork(Generation([4; 16]), Epoch(3)).fork(Generation([2; 16]), Epoch(7));
+    let ticket = |number, secret| Ticket { number, secret: [secret; 16] };
+    let tickets = Tickets { last: ticket(9, 6), before: ticket(8, 7), issued_at: Epoch(5) };
+    Record { lineage, role: ReplicaRole::Promoted, tickets, ..with_history() }
 }
 
 /// A record of version 1.
@@ -34,7 +46,7 @@ fn version_1() -> Vec<u8> {
 
 #[test]
 fn a_record_reads_as_it_was_written() {
-    for written in [record(), with_history()] {
+    for written in [record(), with_history(), with_origin()] {
         assert_eq!(Record::decode(&written.encode().unwrap()), Ok(written));
     }
     let longest = Record { name: "n".repeat(NAME_LEN_MAX), ..record() };
@@ -51,11 +63,18 @@ fn the_layout_does_not_move() {
     assert_eq!(bytes[56..72], [0xe8, 3, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, 0, 16, 0, 0]);
     assert_eq!((bytes[72], bytes[80], bytes[88]), (7, 6, b'/'));
     assert_eq!(bytes[344..357], [6, 0, 0, 0, 0, 0, 0, 0, 1, 0, 2, 0, 1]);
+    assert_eq!(bytes[357..368], [0, 0, 0, 125, 0, 0, 0, 0, 0, 0, 0]);
     assert_eq!(bytes[384..448], encode_point(&crate::tests::point(6, 2)));
     let range = [[7, 0, 0, 0, 0, 0, 0, 0], [9, 0, 0, 0, 0, 0, 0, 0], [2, 0, 0, 0, 0, 0, 0, 0]];
     assert_eq!(bytes[448..472], range.concat());
     let pins = [[6, 0, 0, 0, 0, 0, 0, 0], [7, 0, 0, 0, 0, 0, 0, 0]];
     assert_eq!(bytes[472..], pins.concat());
+    let bytes = with_origin().encode().unwrap();
+    assert_eq!((&bytes[24..40], &bytes[368..372]), (&[2; 16][..], &[2, 0, 1, 1][..]));
+    let (past, tickets) = bytes[488..].split_at(48);
+    assert_eq!((past[0], past[16], past[24], past[40]), (4, 7, 5, 3));
+    assert_eq!((tickets[0], tickets[8], tickets[24], tickets[32], tickets[48]), (9, 6, 8, 7, 5));
+    assert_eq!(tickets.len(), 56);
 }
 
 #[test]
@@ -96,5 +115,23 @@ fn records_that_cannot_be_are_errors() {
         assert_eq!(Record::decode(&bytes[..len]), Err(RecordError::Length(len)), "{len}");
     }
     assert_eq!(Record::decode(&[]), Err(RecordError::Length(0)));
+    let bytes = with_origin().encode().unwrap();
+    let with = |at: usize, value: u8| {
+        let mut bytes = bytes.clone();
+        bytes[at] = value;
+        Record::decode(&bytes)
+    };
+    let lines = "lines of history";
+    for (at, value, name) in
+        [(370, 2, "role"), (371, 2, "tickets"), (504, 8, lines), (504, 2, lines)]
+    {
+        assert_eq!(with(at, value), field(name), "{at}");
+    }
+    for (at, value) in [(368, 1), (371, 0)] {
+        assert_eq!(with(at, value), Err(RecordError::Length(bytes.len())), "{at}");
+    }
+    for len in [488, 512, 536, bytes.len() - 1] {
+        assert_eq!(Record::decode(&bytes[..len]), Err(RecordError::Length(len)), "{len}");
+    }
     assert_eq!(Record::decode(&version_1()[..383]), Err(RecordError::Length(383)));
 }

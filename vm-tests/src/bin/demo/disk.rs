@@ -1,11 +1,12 @@
 //! One disk of the demo: made, formatted, mounted, in use.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{BufWriter, Write as _};
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use blocks::ByteLen;
 use serde_json::Value;
 use vm_tests::{
@@ -80,10 +81,45 @@ impl DemoDisk {
         Ok(result)
     }
 
+    /// What must be whole in every point from now on.
+    pub(crate) fn durable(&self) -> Result<Durable> {
+        Ok(self.application.as_ref().context("the application was started")?.durable())
+    }
+
     /// The agent's view of the disk.
     pub(crate) fn status(&self, site: &Site) -> Result<Value> {
         site.disk(&self.name())
     }
+}
+
+/// How an image is mounted.
+#[derive(Clone, Copy)]
+pub(crate) enum Access {
+    /// The file system was unmounted, and writes not a byte of it.
+    Clean,
+    /// It was in use, and replays its log, as after a crash.
+    InUse,
+}
+
+/// Mounts an image, and unmounts it after the look.
+pub(crate) fn with_image_mounted(
+    rig: &Rig,
+    image: &Path,
+    access: Access,
+    look: impl FnOnce(&Path) -> Result<()>,
+) -> Result<()> {
+    let root = rig.fresh("image-root");
+    fs::create_dir(&root)?;
+    let options = match access {
+        Access::Clean => "ro,loop",
+        Access::InUse => "loop",
+    };
+    let mount = Command::new("mount").args(["-o", options]).arg(image).arg(&root).status();
+    ensure!(mount.context("running mount")?.success(), "mounting {}", image.display());
+    let looked = look(&root);
+    let unmount = Command::new("umount").arg(&root).status().context("running umount")?;
+    ensure!(unmount.success(), "unmounting {}", root.display());
+    looked
 }
 
 /// Writes a file that is half text and half noise, as a disk in use would hold.

@@ -1,7 +1,9 @@
-//! The main job, shown: real disks are tracked, shipped, cut off, resumed, and proven identical.
+//! The main job, shown: real disks are tracked, shipped, cut off, resumed, and proven identical; and
+//! recovery points, made under load.
 //!
 //! Two disks of different class, made for this and gone afterwards, each with a file system in
-//! use. Exit code 0 only if both replicas are identical to their disks, byte for byte.
+//! use. Exit code 0 only if the newest point is identical to the disks, byte for byte, and an earlier
+//! one holds what it must.
 
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,6 +13,7 @@ use anyhow::{Context, Result, bail};
 
 mod disk;
 mod narration;
+mod points;
 mod story;
 
 fn main() -> ExitCode {

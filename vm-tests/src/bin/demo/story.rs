@@ -1,17 +1,15 @@
 //! The story, step by step.
 
-use std::fs;
-use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use blocks::ByteLen;
-use vm_tests::{Durable, Filesystem, Rig, Site, SiteSpec};
+use vm_tests::{Filesystem, Rig, Site, SiteSpec};
 
 use crate::Patience;
 use crate::disk::{DemoDisk, number};
 use crate::narration::{Narration, rate};
+use crate::points;
 
 const LOOP_LEN: ByteLen = ByteLen(1 << 30);
 const ZRAM_LEN: ByteLen = ByteLen(512 << 20);
@@ -45,6 +43,7 @@ pub(crate) fn tell(patience: &Patience) -> Result<()> {
     delta_cycles(patience, &mut narration, &site, &disks)?;
     agent_killed(patience, &mut narration, &mut site, &disks)?;
     path_cut(patience, &mut narration, &site, &disks)?;
+    let point = points::made_under_load(patience, &mut narration, &site, &disks)?;
 
     narration.step("The applications stop, the file systems are unmounted, the rest is drained");
     let mut durable = Vec::new();
@@ -64,7 +63,9 @@ pub(crate) fn tell(patience: &Patience) -> Result<()> {
         site.drain(&disk.name(), Duration::from_secs(60))?;
     }
     totals(&narration, &site, &disks)?;
-    proof(patience, &mut narration, &site, &rig, (&disks, &durable))?;
+    points::earlier(patience, &mut narration, (&site, &rig), &disks, &point)?;
+    let proven = (disks.as_slice(), durable.as_slice());
+    points::newest_is_the_disk(patience, &mut narration, (&site, &rig), proven)?;
 
     narration.step("Protection ends; disks, mounts, pins and processes go");
     for disk in &disks {
@@ -238,44 +239,4 @@ fn totals(narration: &Narration, site: &Site, disks: &[DemoDisk]) -> Result<()> 
         ));
     }
     Ok(())
-}
-
-fn proof(
-    patience: &Patience,
-    narration: &mut Narration,
-    site: &Site,
-    rig: &Rig,
-    (disks, durable): (&[DemoDisk], &[Durable]),
-) -> Result<()> {
-    narration.step("The proof: disk and replica, byte for byte; then the replica is mounted");
-    for (disk, files) in disks.iter().zip(durable) {
-        patience.check()?;
-        let name = disk.name();
-        site.compare(&name)?;
-        let len = ByteLen(disk.device().sectors() * blocks::SECTOR_SIZE);
-        let replica = site.replica(&name)?;
-        let found = with_replica_mounted(rig, &replica, |root| files.check(root))?;
-        ensure!(found, "{name}: mount succeeded but showed nothing");
-        narration.say(&format!(
-            "{name}: {len} identical; mounted read-only, all {} durable files whole",
-            files.0.len()
-        ));
-    }
-    Ok(())
-}
-
-/// Mounts an image read-only, without letting the file system write a byte of it.
-fn with_replica_mounted(
-    rig: &Rig,
-    image: &Path,
-    look: impl FnOnce(&Path) -> Result<()>,
-) -> Result<bool> {
-    let root = rig.fresh("replica");
-    fs::create_dir(&root)?;
-    let mount = Command::new("mount").args(["-o", "ro,loop"]).arg(image).arg(&root).status();
-    ensure!(mount.context("running mount")?.success(), "mounting {}", image.display());
-    let looked = look(&root);
-    let unmount = Command::new("umount").arg(&root).status().context("running umount")?;
-    ensure!(unmount.success(), "unmounting {}", root.display());
-    looked.map(|()| true)
 }

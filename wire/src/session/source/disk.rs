@@ -9,7 +9,7 @@ use blocks::{ByteLen, Epoch, Geometry};
 
 use super::SourceError;
 use crate::COMPARE_BLOCK;
-use crate::message::{HASH_COUNT_MAX, Hashes, RequestId};
+use crate::message::{HASH_COUNT_MAX, Hashes, LEAF_BLOCKS_MAX, Leaves, RequestId};
 use crate::session::{EPOCHS_IN_FLIGHT_MAX, HASH_REQUESTS_MAX, Violation};
 
 #[derive(Debug)]
@@ -29,6 +29,8 @@ struct InFlight {
     follows: Epoch,
     /// Bytes sent that no credit came back for.
     unconsumed: u64,
+    /// Whether its end frame was sent.
+    ended: bool,
     fate: Fate,
 }
 
@@ -42,10 +44,11 @@ enum Fate {
     Doomed,
 }
 
-#[derive(Debug)]
-struct Asked {
-    first_block: u64,
-    count: u32,
+/// What an open request asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Blocks { first: u64, count: usize },
+    LeavesOf { blocks: usize },
 }
 
 impl OpenDisk {
@@ -59,7 +62,8 @@ impl OpenDisk {
     pub(super) fn begin(&mut self, epoch: Epoch) -> Result<Epoch, SourceError> {
         let follows = self.follows(epoch)?;
         self.newest = epoch;
-        self.in_flight.insert(epoch, InFlight { follows, unconsumed: 0, fate: Fate::Sent });
+        let begun = InFlight { follows, unconsumed: 0, ended: false, fate: Fate::Sent };
+        self.in_flight.insert(epoch, begun);
         Ok(follows)
     }
 
@@ -102,6 +106,12 @@ impl OpenDisk {
         }
     }
 
+    pub(super) fn end(&mut self, epoch: Epoch) {
+        if let Some(it) = self.in_flight.get_mut(&epoch) {
+            it.ended = true;
+        }
+    }
+
     pub(super) fn room(&self, window: ByteLen) -> ByteLen {
         let unconsumed = self.in_flight.values().map(|it| it.unconsumed).sum();
         ByteLen(window.0.saturating_sub(unconsumed))
@@ -118,7 +128,7 @@ impl OpenDisk {
 
     pub(super) fn durable(&mut self, epoch: Epoch) -> Result<(), Violation> {
         match self.in_flight.remove(&epoch) {
-            Some(it) if it.follows == self.durable && it.fate != Fate::Doomed => {
+            Some(it) if it.ended && it.follows == self.durable && it.fate != Fate::Doomed => {
                 self.durable = epoch;
                 Ok(())
             }
@@ -157,18 +167,42 @@ impl OpenDisk {
         if !within || !(1..=HASH_COUNT_MAX).contains(&count) {
             return Err(SourceError::Blocks);
         }
-        if self.requests.len() >= HASH_REQUESTS_MAX {
-            return Err(SourceError::TooManyRequests);
+        self.ask(request, Asked::Blocks { first: first_block, count: count as usize })
+    }
+
+    /// As [`Self::request`], for the leaves of blocks, which ascend.
+    pub(super) fn request_leaves(
+        &mut self,
+        request: RequestId,
+        blocks: &[u64],
+    ) -> Result<(), SourceError> {
+        let ascend = blocks.is_sorted_by(|a, b| a < b);
+        let within = blocks.last().is_some_and(|last| *last < self.blocks);
+        if !ascend || !within || blocks.len() > LEAF_BLOCKS_MAX as usize {
+            return Err(SourceError::Blocks);
         }
-        self.requests.insert(request, Asked { first_block, count });
-        Ok(())
+        self.ask(request, Asked::LeavesOf { blocks: blocks.len() })
     }
 
     pub(super) fn hashes(&mut self, hashes: &Hashes) -> Result<(), Violation> {
-        let asked = self.requests.remove(&hashes.request);
-        let matches = asked.is_some_and(|asked| {
-            asked.first_block == hashes.first_block && asked.count as usize == hashes.hashes.len()
-        });
-        if matches { Ok(()) } else { Err(Violation::Unasked("hashes")) }
+        let Hashes { first_block: first, hashes: ref got, .. } = *hashes;
+        self.answer(hashes.request, Asked::Blocks { first, count: got.len() })
+    }
+
+    pub(super) fn leaves(&mut self, leaves: &Leaves) -> Result<(), Violation> {
+        self.answer(leaves.request, Asked::LeavesOf { blocks: leaves.blocks.len() })
+    }
+
+    fn ask(&mut self, request: RequestId, asked: Asked) -> Result<(), SourceError> {
+        if self.requests.len() >= HASH_REQUESTS_MAX {
+            return Err(SourceError::TooManyRequests);
+        }
+        self.requests.insert(request, asked);
+        Ok(())
+    }
+
+    fn answer(&mut self, request: RequestId, to: Asked) -> Result<(), Violation> {
+        let asked = self.requests.remove(&request);
+        if asked == Some(to) { Ok(()) } else { Err(Violation::Unasked("hashes")) }
     }
 }

@@ -4,7 +4,8 @@ use blocks::{DiskId, Epoch, MachineId};
 
 use crate::close::{CloseCode, Detail};
 use crate::message::{
-    BuildName, DiskOpened, DiskRefused, EpochFailed, Features, Hashes, VersionRange, Welcome,
+    BuildName, DiskOpened, DiskRefused, EpochFailed, Features, Hashes, Leaves, VersionRange,
+    Welcome,
 };
 use crate::session::{DISKS_MAX, EPOCHS_IN_FLIGHT_MAX, HASH_REQUESTS_MAX};
 
@@ -41,6 +42,8 @@ pub enum SourceEvent {
     Failed(EpochFailed),
     /// Hashes that were asked for.
     Hashes(Hashes),
+    /// Hashes of leaves that were asked for.
+    Leaves(Leaves),
     /// More of a disk's frames may be sent; see
     /// [`SourceSession::room`](super::SourceSession::room).
     Credited {
@@ -112,6 +115,9 @@ pub enum SourceError {
     /// Blocks past the end of the disk, none, or too many at once.
     #[error("the blocks lie past the end of the disk, or are none or too many at once")]
     Blocks,
+    /// The target does not know of leaves.
+    #[error("the target has no hashes of leaves")]
+    NoLeaves,
     /// As many requests for hashes are open as may be.
     #[error("{HASH_REQUESTS_MAX} requests for hashes of the disk are open")]
     TooManyRequests,

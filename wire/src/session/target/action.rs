@@ -1,11 +1,12 @@
 //! What a target's session asks to be done.
 
-use blocks::{ByteLen, DiskId, Epoch, EpochKind, MachineId};
+use blocks::{ByteLen, DiskId, Epoch, EpochKind, MachineId, Ticket};
 
 use crate::close::{CloseCode, Detail};
 use crate::frame::CheckedFrame;
 use crate::message::{
-    Features, Forget, HashRequest, Hello, OpenDisk, ReplicaState, RetractPoints, VersionRange,
+    Features, Forget, HashRequest, Hello, LeafRequest, OpenDisk, ReplicaState, RetractPoints,
+    VersionRange,
 };
 use crate::session::StreamId;
 
@@ -74,6 +75,8 @@ pub enum TargetAction {
     },
     /// Hash blocks of the replica; then `handle_hashes`.
     Hash(HashRequest),
+    /// Hash the leaves of blocks of the replica; then `handle_leaves`.
+    HashLeaves(LeafRequest),
     /// Take it durably that points up to that of an epoch may be relied on. There is no answer to
     /// give; the next `DiskOpened` says what became of it.
     ConfirmPoints {
@@ -117,6 +120,8 @@ pub struct ReplicaPosition {
     pub confirmed: Epoch,
     /// What it holds.
     pub state: ReplicaState,
+    /// What the source is to show at the next opening.
+    pub ticket: Ticket,
 }
 
 /// How a data stream ended.

@@ -12,7 +12,7 @@ use blocks::{ByteLen, Epoch, Generation, Geometry};
 
 use crate::COMPARE_BLOCK;
 use crate::frame::{ChainError, CheckedFrame, EpochChain};
-use crate::message::{HashRequest, RequestId};
+use crate::message::{HashRequest, LeafRequest, RequestId};
 use crate::session::{EPOCHS_IN_FLIGHT_MAX, HASH_REQUESTS_MAX, StreamId, Violation};
 
 /// Answers of either kind that are remembered. Older ones matter only to frames that were on the
@@ -32,7 +32,14 @@ pub(super) struct OpenDisk {
     committed: BTreeSet<Epoch>,
     /// Epochs of which the source was told that they failed, the last of them.
     failed: BTreeSet<Epoch>,
-    requests: BTreeMap<RequestId, HashRequest>,
+    requests: BTreeMap<RequestId, Asked>,
+}
+
+/// What an open request asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asked {
+    Blocks(HashRequest),
+    LeavesOf { blocks: usize },
 }
 
 #[derive(Debug)]
@@ -212,17 +219,34 @@ impl OpenDisk {
         let blocks = self.geometry.len().0.div_ceil(COMPARE_BLOCK.0);
         let end = request.first_block.checked_add(request.count.into());
         let within = end.is_some_and(|end| end <= blocks);
+        self.take_request(within, request.request, Asked::Blocks(*request))
+    }
+
+    /// Takes a request for hashes of leaves, whose blocks ascend.
+    pub(super) fn ask_leaves(&mut self, request: &LeafRequest) -> Result<(), Violation> {
+        let blocks = self.geometry.len().0.div_ceil(COMPARE_BLOCK.0);
+        let within = request.blocks.last().is_some_and(|last| *last < blocks);
+        let asked = Asked::LeavesOf { blocks: request.blocks.len() };
+        self.take_request(within, request.request, asked)
+    }
+
+    fn take_request(
+        &mut self,
+        within: bool,
+        request: RequestId,
+        asked: Asked,
+    ) -> Result<(), Violation> {
         if !within || self.requests.len() >= HASH_REQUESTS_MAX {
             return Err(Violation::HashRequest);
         }
-        match self.requests.insert(request.request, *request) {
+        match self.requests.insert(request, asked) {
             Some(_) => Err(Violation::HashRequest),
             None => Ok(()),
         }
     }
 
     /// Ends a request for hashes.
-    pub(super) fn answer(&mut self, request: RequestId) -> Option<HashRequest> {
+    pub(super) fn answer(&mut self, request: RequestId) -> Option<Asked> {
         self.requests.remove(&request)
     }
 

@@ -5,9 +5,10 @@ use blocks::{ByteLen, Epoch, EpochKind, RetractReason};
 use super::pair::*;
 use crate::EpochLink;
 use crate::close::{CloseCode, Reason};
-use crate::message::{Features, Forget, RetractPoints, VersionRange};
+use crate::message::{Features, Forget, HashedFrom, LeavesOfBlock, RetractPoints, VersionRange};
 use crate::session::{
-    SourceError, SourceEvent, StreamEnd, StreamId, TargetAction, TargetConfig, WINDOW_MIN,
+    SourceConfig, SourceError, SourceEvent, StreamEnd, StreamId, TargetAction, TargetConfig,
+    WINDOW_MIN,
 };
 
 #[test]
@@ -264,6 +265,37 @@ fn hashes_are_asked_for_within_limits_and_answered() {
         pair.source.request_hashes(DISK, 0, 1).unwrap();
     }
     assert_eq!(pair.source.request_hashes(DISK, 0, 1), Err(SourceError::TooManyRequests));
+}
+
+#[test]
+fn leaves_are_asked_for_where_both_ends_know_of_them() {
+    let none = Features::default();
+    let with = |source, target| {
+        let source = SourceConfig { features: source, ..source_config() };
+        let mut pair = Pair::with(source, TargetConfig { features: target, ..target_config() });
+        pair.pump();
+        pair.open_disk(Epoch(4));
+        pair
+    };
+    for mut pair in [with(Features::LEAVES, none), with(none, Features::LEAVES)] {
+        let refused = pair.source.request_leaves(DISK, HashedFrom::Kept, vec![1]);
+        assert_eq!(refused, Err(SourceError::NoLeaves));
+    }
+    let mut pair = with(Features::LEAVES, Features::SUPPORTED);
+    let request = pair.source.request_leaves(DISK, HashedFrom::Kept, vec![3, 31]).unwrap();
+    let (_, actions) = pair.pump();
+    let [TargetAction::HashLeaves(asked)] = &actions[..] else { panic!("{actions:?}") };
+    assert_eq!((&asked.blocks[..], asked.from), (&[3, 31][..], HashedFrom::Kept));
+    let of_block = LeavesOfBlock { decayed: 0, hashes: [[7; 32]; 16] };
+    pair.target.handle_leaves((DISK, request), Epoch(4), vec![of_block; 2]);
+    let (events, _) = pair.pump();
+    let [SourceEvent::Leaves(leaves)] = &events[..] else { panic!("{events:?}") };
+    assert_eq!((leaves.request, leaves.as_of), (request, Epoch(4)));
+    assert_eq!(leaves.blocks, [of_block; 2]);
+    for blocks in [vec![], vec![32], vec![2, 1], vec![1, 1], (0..257).collect()] {
+        let refused = pair.source.request_leaves(DISK, HashedFrom::Medium, blocks);
+        assert_eq!(refused, Err(SourceError::Blocks));
+    }
 }
 
 #[test]

@@ -8,9 +8,14 @@ use proptest::prelude::*;
 use super::pair::*;
 use crate::close::{CloseCode, Reason};
 use crate::frame::{CheckedFrame, Codec, Content, FrameError, FrameExtent, Sequence};
-use crate::message::{AgentMessage, Features, Forget, HashRequest, Hello, RequestId, VersionRange};
+use crate::message::{
+    AgentMessage, Features, Forget, HashRequest, HashedFrom, Hello, LeafRequest, RequestId,
+    VersionRange,
+};
 use crate::seal::{EpochLink, FrameSpec, Sealer};
-use crate::session::{EPOCHS_IN_FLIGHT_MAX, StreamEnd, StreamId, TargetSession};
+use crate::session::{
+    EPOCHS_IN_FLIGHT_MAX, SourceConfig, StreamEnd, StreamId, TargetConfig, TargetSession,
+};
 use crate::text::Text;
 
 fn link(epoch: u64, follows: u64) -> EpochLink {
@@ -224,6 +229,28 @@ fn requests_for_hashes_have_limits() {
     pair.target.handle_control(&request(0, 1).encode());
     pair.target.handle_control(&request(0, 1).encode());
     assert_eq!(close_code(&pair.pump().1), violation(), "one number for two requests");
+}
+
+#[test]
+fn requests_for_leaves_have_limits_and_must_be_agreed_on() {
+    let request = |blocks: &[u64]| {
+        let (disk, request, from) = (DISK, RequestId(1), HashedFrom::Medium);
+        AgentMessage::LeafRequest(LeafRequest { disk, request, from, blocks: blocks.to_vec() })
+    };
+    assert_eq!(answer_to(&request(&[31])), violation(), "nobody has agreed on leaves");
+    let after = |requests: &[AgentMessage]| {
+        let source = SourceConfig { features: Features::LEAVES, ..source_config() };
+        let target = TargetConfig { features: Features::LEAVES, ..target_config() };
+        let mut pair = Pair::with(source, target);
+        pair.pump();
+        pair.open_disk(Epoch(5));
+        requests.iter().for_each(|request| pair.target.handle_control(&request.encode()));
+        close_code(&pair.pump().1)
+    };
+    assert_eq!(after(&[request(&[0, 31])]), None);
+    assert_eq!(after(&[request(&[31, 32])]), violation());
+    assert_eq!(after(&[request(&[u64::MAX])]), violation());
+    assert_eq!(after(&[request(&[0]), request(&[1])]), violation(), "one number for two requests");
 }
 
 #[test]

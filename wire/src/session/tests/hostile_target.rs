@@ -1,6 +1,6 @@
 //! What a source does when its target breaks the protocol.
 
-use blocks::{ByteLen, Epoch, EpochKind, Generation};
+use blocks::{ByteLen, Epoch, EpochKind, Generation, Ticket};
 use proptest::prelude::*;
 
 use super::pair::*;
@@ -33,6 +33,7 @@ fn answer_to(message: &TargetMessage) -> Option<CloseCode> {
     pair.begin(6, 1);
     pair.begin(7, 1);
     pair.source.handle_sending(DISK, Epoch(6), ByteLen(1000));
+    pair.source.handle_ending(DISK, Epoch(6));
     pair.source.handle_control(&message.encode());
     closed(&pair.pump().0)
 }
@@ -61,9 +62,14 @@ fn only_what_was_asked_is_answered() {
         last_durable: Epoch(1),
         confirmed: Epoch::NONE,
         state: ReplicaState::Follows,
+        ticket: Ticket::default(),
     };
-    let refused =
-        DiskRefused { disk: OTHER_DISK, code: Reason::StoreFull.into(), detail: Detail::default() };
+    let refused = DiskRefused {
+        disk: OTHER_DISK,
+        code: Reason::StoreFull.into(),
+        detail: Detail::default(),
+        replica: None,
+    };
     let hashes =
         Hashes { disk: DISK, request: RequestId(1), first_block: 0, hashes: vec![[0; 32]] };
     for message in [
@@ -88,6 +94,7 @@ fn a_disk_of_another_generation_is_not_taken() {
         last_durable: Epoch(1),
         confirmed: Epoch::NONE,
         state: ReplicaState::Follows,
+        ticket: Ticket::default(),
     };
     pair.source.handle_control(&TargetMessage::DiskOpened(opened).encode());
     assert_eq!(closed(&pair.pump().0), Some(Reason::GenerationMismatch.into()));
@@ -110,6 +117,22 @@ fn an_epoch_is_durable_only_after_the_one_it_follows() {
     };
     assert_eq!(failed(Epoch(7)), None);
     assert_eq!(failed(Epoch(8)), violation());
+}
+
+#[test]
+fn an_epoch_that_was_not_sent_whole_is_not_durable() {
+    for ended in [false, true] {
+        let mut pair = Pair::open(Epoch(5));
+        let frames = pair.begin(6, 2);
+        pair.source.handle_sending(DISK, Epoch(6), len_of(&frames[0]));
+        if ended {
+            pair.source.handle_ending(DISK, Epoch(6));
+        }
+        let durable = TargetMessage::EpochDurable { disk: DISK, epoch: Epoch(6) };
+        pair.source.handle_control(&durable.encode());
+        let expected = if ended { None } else { violation() };
+        assert_eq!(closed(&pair.pump().0), expected, "ended: {ended}");
+    }
 }
 
 #[test]

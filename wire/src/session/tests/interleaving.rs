@@ -144,6 +144,9 @@ impl Network {
         match self.streams.get_mut(&id).unwrap().pop_front() {
             Some(frame) => {
                 let last = frame.header().is_end();
+                if last {
+                    self.pair.source.handle_ending(DISK, frame.header().epoch);
+                }
                 self.pair.target.handle_frame(id, frame);
                 if last {
                     self.streams.remove(&id);

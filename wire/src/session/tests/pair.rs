@@ -1,13 +1,13 @@
 //! Two sessions with nothing between them, and frames to send.
 
 use blocks::{
-    ByteLen, ChunkSize, DiskId, Epoch, EpochKind, Generation, Geometry, MachineId, Sector,
+    ByteLen, ChunkSize, DiskId, Epoch, EpochKind, Generation, Geometry, MachineId, Sector, Ticket,
 };
 
 use crate::close::CloseCode;
 use crate::frame::{CheckedFrame, Codec, Content, EpochSummary, FrameExtent, Sequence};
 use crate::key::DataKey;
-use crate::message::{Features, OpenDisk, ReplicaState, VersionRange};
+use crate::message::{Features, OpenDisk, Origin, ReplicaState, VersionRange};
 use crate::seal::{EpochLink, FrameSpec, Sealer};
 use crate::session::{
     ReplicaPosition, SourceConfig, SourceEvent, SourceSession, StreamId, TargetAction,
@@ -54,6 +54,7 @@ pub(super) fn open_request(disk: DiskId) -> OpenDisk {
         geometry: Geometry::new(SECTORS, 512, ChunkSize::DEFAULT).unwrap(),
         name: Text::lossy("vda"),
         key: key(),
+        origin: Origin::default(),
     }
 }
 
@@ -118,6 +119,9 @@ impl Pair {
     /// Gives frames to the target, as if they came on a stream.
     pub(super) fn deliver(&mut self, stream: u64, frames: &[CheckedFrame]) {
         for frame in frames {
+            if frame.header().is_end() {
+                self.source.handle_ending(frame.header().disk, frame.header().epoch);
+            }
             self.target.handle_frame(StreamId(stream), frame.clone());
         }
     }
@@ -133,7 +137,7 @@ impl Pair {
 pub(super) fn position(last_durable: Epoch) -> ReplicaPosition {
     let empty = last_durable == Epoch::NONE;
     let state = if empty { ReplicaState::Empty } else { ReplicaState::Follows };
-    ReplicaPosition { last_durable, confirmed: Epoch::NONE, state }
+    ReplicaPosition { last_durable, confirmed: Epoch::NONE, state, ticket: Ticket::default() }
 }
 
 /// Frames of an epoch, of one sector each, and its end.
@@ -188,6 +192,7 @@ pub(super) fn names(actions: &[TargetAction]) -> Vec<String> {
         TargetAction::ConfirmPoints { through, .. } => format!("confirm {through}"),
         TargetAction::RetractPoints(it) => format!("retract {} to {}", it.after, it.through),
         TargetAction::Hash(request) => format!("hash {}", request.first_block),
+        TargetAction::HashLeaves(request) => format!("hash leaves of {:?}", request.blocks),
         TargetAction::CloseDisk { forget, .. } => format!("close {forget:?}"),
         TargetAction::StopStream { stream, .. } => format!("stop {}", stream.0),
         TargetAction::Close { code, .. } => format!("CLOSE {code}"),

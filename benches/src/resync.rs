@@ -1,0 +1,103 @@
+//! A comparison of a disk of which little differs: bytes on the wire, and the time it takes.
+
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use blocks::ByteLen;
+use serde_json::Value;
+use vm_tests::{LoopDisk, LoopSpec, Rig, first_difference};
+
+use crate::content;
+use crate::installation::Installation;
+use crate::record::{Bar, Series, Unit, Verdict};
+use crate::rival::{self, Scratch};
+use crate::{Findings, Rounds};
+
+pub(crate) const NAME: &str = "resync";
+/// How large the disk is, in GiB, if somebody wants another one than of 16.
+const SIZE: &str = "PINNACE_BENCH_RESYNC_GIB";
+/// Of eight pieces one is written, the others are holes: memory is what this machine has.
+const THIN: u64 = 8;
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// Measures it.
+pub(crate) fn measure(rig: &Rig, rounds: Rounds) -> Result<Findings> {
+    let gib: u64 = std::env::var(SIZE).map_or(Ok(16), |text| text.parse()).context(SIZE)?;
+    let len = ByteLen(gib << 30);
+    // One in a thousand of its blocks, anywhere.
+    let changed = usize::try_from(len.0 / 1000)? / content::BLOCK;
+    let disk = LoopDisk::create(rig, LoopSpec::new(len))?;
+    content::fill_thinly(disk.backing(), len, THIN, 3).context("filling the disk")?;
+    let copy = Scratch::create(&rig.fresh("rsync"), len)?;
+    content::fill_thinly(copy.path(), len, THIN, 3).context("filling a copy")?;
+    let installation = Installation::start(rig, "interval = \"1h\"")?;
+    installation.replicate(disk.name(), LIMIT)?;
+    // The first delta, of nothing, comes at once.
+    sleep(Duration::from_secs(1));
+    let [mut ours, mut read, mut rsync, mut wire] = <[Vec<f64>; 4]>::default();
+    for round in rounds.numbers() {
+        let seed = 200 + round as u64;
+        content::change(disk.path(), len, changed, seed).context("changing the disk")?;
+        rival::forget_cached(disk.path())?;
+        read.push(fio(disk.path(), len)?.as_secs_f64());
+        let before = bytes(&installation)?;
+        ours.push(installation.resync(disk.name(), LIMIT)?.as_secs_f64());
+        #[expect(clippy::cast_precision_loss, reason = "bytes below 2^53")]
+        wire.push((bytes(&installation)? - before) as f64 / f64::from(1 << 20));
+        rsync.push(rival::rsync(disk.backing(), copy.path(), &[])?.as_secs_f64());
+        rounds.say(
+            round,
+            &[("pinnace", &ours), ("fio", &read), ("rsync", &rsync), ("MiB on the wire", &wire)],
+        );
+    }
+    let difference = first_difference(disk.path(), &installation.replica(disk.name())?)?;
+    ensure!(difference.is_none(), "the replica differs");
+    installation.ask(&["unprotect", disk.name(), "--yes"])?;
+    Ok(findings(gib, changed, [ours, read, rsync, wire]))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "sizes below 2^53")]
+fn findings(gib: u64, changed: usize, found: [Vec<f64>; 4]) -> Findings {
+    let [ours, read, rsync, wire] = found;
+    let differing = (changed * content::BLOCK) as f64 / f64::from(1 << 20);
+    let allowed = 3.0 * differing + 0.002 * (gib << 10) as f64;
+    let of_allowed: Vec<f64> = wire.iter().map(|mebibytes| mebibytes / allowed).collect();
+    let seconds = |label: String, values| Series::new(&label, Unit::Seconds, values);
+    let ours = seconds(format!("Pinnace, {gib} GiB, {differing:.1} MiB differ, to durable"), ours);
+    let read = seconds(format!("fio, reading the {gib} GiB once in pieces of 1 MiB"), read);
+    let rsync = seconds("rsync --inplace --no-whole-file".into(), rsync);
+    let wire = Series::new("datagrams of the comparison, both ways", Unit::Mebibytes, wire);
+    let verdicts = vec![
+        Verdict::new(
+            "bytes on the wire over three times what differs and 0.2 % of the disk",
+            Unit::Ratio,
+            &of_allowed,
+            Bar::AtMost(1.0),
+        ),
+        Verdict::new("as long as reading", Unit::Ratio, &ours.over(&read), Bar::AtMost(1.3)),
+        Verdict::new("times as fast as rsync", Unit::Ratio, &rsync.over(&ours), Bar::AtLeast(3.0)),
+    ];
+    Findings { series: vec![ours, read, rsync, wire], verdicts }
+}
+
+/// What the agent's connection has carried, both ways.
+fn bytes(installation: &Installation) -> Result<u64> {
+    let status = installation.status()?;
+    let of = |way: &str| status["link_bytes"][way].as_u64().context("bytes of the connection");
+    Ok(of("sent")? + of("received")?)
+}
+
+/// Reads a disk from end to end; how long that took by fio's own clock.
+fn fio(disk: &std::path::Path, len: ByteLen) -> Result<Duration> {
+    let mut command = Command::new("fio");
+    command.args(["--name=read", "--rw=read", "--bs=1M", "--direct=1", "--ioengine=io_uring"]);
+    command.args(["--iodepth=32", "--output-format=json"]);
+    command.arg(format!("--filename={}", disk.display())).arg(format!("--size={}", len.0));
+    let output = command.stdin(Stdio::null()).output().context("running fio")?;
+    ensure!(output.status.success(), "fio: {}", output.status);
+    let report: Value = serde_json::from_slice(&output.stdout).context("the report of fio")?;
+    let millis = report["jobs"][0]["read"]["runtime"].as_u64().context("the runtime of fio")?;
+    Ok(Duration::from_millis(millis))
+}
