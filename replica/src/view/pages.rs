@@ -22,8 +22,11 @@ use super::{
 /// A page of the disk, counted from its start.
 pub(super) type PageNumber = u64;
 
-const PAGE_SECTORS: u64 = 8;
-const PAGE_LEN: usize = PAGE_SECTORS as usize * SECTOR_SIZE as usize;
+const SECTORS: usize = 8;
+const SECTOR_LEN: usize = 512;
+const PAGE_SECTORS: u64 = SECTORS as u64;
+const PAGE_LEN: usize = SECTORS * SECTOR_LEN;
+const _: () = assert!(SECTOR_LEN as u64 == SECTOR_SIZE);
 /// What a page costs in all, with its place in the tree and the allocator's share.
 const PAGE_COST: usize = PAGE_LEN + 64;
 
@@ -195,8 +198,8 @@ impl Page {
 
     /// Adds what another page of the same number holds.
     fn add(&mut self, other: &Self) {
-        for sector in (0..PAGE_SECTORS as usize).filter(|sector| other.here & 1 << sector != 0) {
-            let bytes = sector * SECTOR_SIZE as usize..(sector + 1) * SECTOR_SIZE as usize;
+        for sector in (0..SECTORS).filter(|sector| other.here & 1 << sector != 0) {
+            let bytes = sector * SECTOR_LEN..(sector + 1) * SECTOR_LEN;
             self.bytes[bytes.clone()].copy_from_slice(&other.bytes[bytes]);
         }
         self.here |= other.here;
@@ -238,7 +241,7 @@ fn bits_of(part: Segment) -> u8 {
 
 fn within_page(part: Segment) -> std::ops::Range<usize> {
     let sector = usize::try_from(part.extent().start.0 % PAGE_SECTORS).expect("less than a page");
-    let begin = sector * SECTOR_SIZE as usize;
+    let begin = sector * SECTOR_LEN;
     begin..begin + bytes_of(part)
 }
 
