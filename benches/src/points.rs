@@ -71,10 +71,6 @@ pub(crate) fn measure(rig: &Rig, rounds: Rounds) -> Result<Findings> {
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
     std::fs::create_dir_all(WHERE).with_context(|| format!("making {WHERE}"))?;
     let (mut times, mut large) = (Times::default(), Rates::default());
-    let full = {
-        let store = Scattered::create(Cut::Full)?;
-        store.read(rig, WRITTEN, rounds, "frames as full as can be")?
-    };
     let mut store = Scattered::create(Cut::AsShipped)?;
     for round in rounds.numbers() {
         store.open(&mut times)?;

@@ -22,11 +22,10 @@ use super::{
 /// A page of the disk, counted from its start.
 pub(super) type PageNumber = u64;
 
-const SECTORS: usize = 8;
+const PAGE_LEN: usize = 4096;
 const SECTOR_LEN: usize = 512;
-const PAGE_SECTORS: u64 = SECTORS as u64;
-const PAGE_LEN: usize = SECTORS * SECTOR_LEN;
-const _: () = assert!(SECTOR_LEN as u64 == SECTOR_SIZE);
+const PAGE_SECTORS: u64 = 8;
+const _: () = assert!(SECTOR_LEN as u64 == SECTOR_SIZE && PAGE_LEN == 8 * SECTOR_LEN);
 /// What a page costs in all, with its place in the tree and the allocator's share.
 const PAGE_COST: usize = PAGE_LEN + 64;
 
@@ -198,7 +197,7 @@ impl Page {
 
     /// Adds what another page of the same number holds.
     fn add(&mut self, other: &Self) {
-        for sector in (0..SECTORS).filter(|sector| other.here & 1 << sector != 0) {
+        for sector in (0..8).filter(|sector| other.here & 1 << sector != 0) {
             let bytes = sector * SECTOR_LEN..(sector + 1) * SECTOR_LEN;
             self.bytes[bytes.clone()].copy_from_slice(&other.bytes[bytes]);
         }
