@@ -13,7 +13,7 @@ use quinn::{Connection, Endpoint};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
-use vm_tests::{Rig, Site};
+use vm_tests::{Rig, Site, wait_until};
 use wire::close::Detail;
 use wire::message::{
     DiskOpened, EpochFailed, Features, Hashes, MessageDecoder, ReplicaState, RequestId, Welcome,
@@ -216,6 +216,14 @@ fn tls(pki: &Path) -> Result<rustls::ServerConfig> {
     Ok(tls)
 }
 
+/// Has an agent that has broken off come again: after some lies it waits for a person.
+fn ask_again(site: &Site) -> Result<()> {
+    wait_until("the end of the connection", PATIENCE, || {
+        Ok((site.status()?["link"]["state"] != "connected").then_some(()))
+    })?;
+    site.agent(&["resume"]).map(drop)
+}
+
 #[test]
 fn an_agent_outlives_every_lie_of_its_target_and_forgets_nothing() -> Result<()> {
     let Some(rig) = Rig::start()? else { return Ok(()) };
@@ -234,6 +242,7 @@ fn an_agent_outlives_every_lie_of_its_target_and_forgets_nothing() -> Result<()>
             ensure!(site.agent.ended()?.is_none(), "{}: {}", lie.name, site.logs());
             let peak = memory_peak(id)?;
             ensure!(peak < MEMORY_MAX_KIB, "{}: the agent needed {peak} KiB", lie.name);
+            ask_again(&site)?;
         }
         drop(impostor);
         ensure!(!site.agent.log()?.contains("panicked"), "{}", site.logs());

@@ -30,6 +30,10 @@ use crate::config::Policy;
 use crate::exit::{Exit, Failure};
 use crate::identity::random_bytes;
 
+/// How long an agent that has just started waits for its disks before it makes the first point, if the
+/// policy asks for points that are no closer.
+const SETTLING: Duration = Duration::from_secs(60);
+
 /// How long members may take to become idle before the point is given up.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Deltas shipped to make the dirty sets small enough, before it is said that this does not help.
@@ -113,7 +117,7 @@ impl Points {
         Self {
             application_due: policy.points.application_every.map(|_| Instant::now()),
             cutter: CutterState::NotNeeded,
-            due: Instant::now(),
+            due: Instant::now() + SETTLING.min(policy.points.point_every.duration()),
             waiting: None,
             coarse_rounds: 0,
             under_way: None,

@@ -116,7 +116,12 @@ impl Core {
     pub(super) fn status(&mut self) -> Result<Status> {
         // What was asked for before shows at once.
         let ids: Vec<DiskId> = self.disks.keys().copied().collect();
-        ids.into_iter().for_each(|id| self.settle(id));
+        for id in ids {
+            self.settle(id);
+            if let Err(error) = self.keep_resync(id) {
+                tracing::error!(DISK = %id, "keeping what is due: {error:#}");
+            }
+        }
         let mut disks = Vec::new();
         for disk in self.disks.values() {
             let (counters, reason) = (disk.tracked.counters()?, self.explain(disk));
