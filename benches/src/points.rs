@@ -83,6 +83,11 @@ pub(crate) fn measure(rig: &Rig, rounds: Rounds) -> Result<Findings> {
         store.read_once(rig, LARGE, &mut large)?;
         large.say(rounds, round, "one large delta");
     }
+    drop(store);
+    let full = {
+        let store = Scattered::create(Cut::Full)?;
+        store.read(rig, WRITTEN, rounds, "frames as full as can be")?
+    };
     Ok(findings(
         times,
         [("as shipped", shipped), ("full frames", full), ("one large delta", large)],
