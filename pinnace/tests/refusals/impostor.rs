@@ -107,8 +107,17 @@ fn welcome(version: u16, window: ByteLen, features: u64) -> Vec<u8> {
 }
 
 fn opened(disk: DiskId, generation: Generation, last_durable: Epoch) -> Vec<u8> {
+    opened_for(disk, generation, last_durable, Ticket { number: 1, secret: [1; 16] })
+}
+
+/// Opened as the honest target would: with a ticket of which it knows.
+fn opened_for(
+    disk: DiskId,
+    generation: Generation,
+    last_durable: Epoch,
+    ticket: Ticket,
+) -> Vec<u8> {
     let (confirmed, state) = (Epoch::NONE, ReplicaState::Follows);
-    let ticket = Ticket { number: 1, secret: [1; 16] };
     let opened = DiskOpened { disk, generation, last_durable, confirmed, state, ticket };
     TargetMessage::DiskOpened(opened).encode().to_vec()
 }
@@ -175,7 +184,8 @@ impl Impostor {
                         if lie.after == After::Welcome {
                             return Ok(send.write_all(&(lie.tell)(&known)).await?);
                         }
-                        let answer = opened(open.disk, open.generation, self.durable);
+                        let ticket = open.origin.claim.ticket;
+                        let answer = opened_for(open.disk, open.generation, self.durable, ticket);
                         send.write_all(&answer).await?;
                         if lie.after == Part {
                             known.epoch = part_of_an_epoch(connection).await?;
