@@ -179,24 +179,8 @@ pub(super) fn protect(
 
 /// Takes a recorded disk into the core: tracked by the kernel, known to the pipeline.
 pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> Result<()> {
-    let id = record.disk_id()?;
-    let geometry = record.geometry()?;
-    let found = device.geometry(geometry.chunk())?;
-    anyhow::ensure!(
-        found == geometry,
-        "{} is not as it was when it was protected: {} instead of {}",
-        device.name,
-        found.len(),
-        geometry.len()
-    );
-    let spec = DiskSpec {
-        id,
-        generation: record.generation.parse()?,
-        number: device.number,
-        class: device.class,
-        geometry,
-        sequence: device.sequence,
-    };
+    let spec = spec_of(record, &device)?;
+    let (id, geometry) = (spec.id, spec.geometry);
     let (tracked, pins) = track(core, &spec)?;
     let start = decide(pins, Some(remembered(core, record, geometry)?));
     if matches!(start, Start::Gap(_)) {
@@ -258,6 +242,27 @@ pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> R
     own_store::announce_source(id, disk.device.sequence)?;
     core.disks.insert(id, disk);
     Ok(())
+}
+
+/// What is to be tracked, if the disk is as long as it was.
+fn spec_of(record: &DiskRecord, device: &Device) -> Result<DiskSpec> {
+    let geometry = record.geometry()?;
+    let found = device.geometry(geometry.chunk())?;
+    anyhow::ensure!(
+        found == geometry,
+        "{} is not as it was when it was protected: {} instead of {}",
+        device.name,
+        found.len(),
+        geometry.len()
+    );
+    Ok(DiskSpec {
+        id: record.disk_id()?,
+        generation: record.generation.parse()?,
+        number: device.number,
+        class: device.class,
+        geometry,
+        sequence: device.sequence,
+    })
 }
 
 /// The record of a disk as it was found again.

@@ -43,7 +43,7 @@ pub(crate) fn tell(patience: &Patience) -> Result<()> {
     delta_cycles(patience, &mut narration, &site, &disks)?;
     agent_killed(patience, &mut narration, &mut site, &disks)?;
     path_cut(patience, &mut narration, &site, &disks)?;
-    let point = points::made_under_load(patience, &mut narration, &site, &disks)?;
+    let made = points::made_under_load(patience, &mut narration, &site, &disks)?;
 
     narration.step("The applications stop, the file systems are unmounted, the rest is drained");
     let mut durable = Vec::new();
@@ -63,7 +63,7 @@ pub(crate) fn tell(patience: &Patience) -> Result<()> {
         site.drain(&disk.name(), Duration::from_secs(60))?;
     }
     totals(&narration, &site, &disks)?;
-    points::earlier(patience, &mut narration, (&site, &rig), &disks, &point)?;
+    points::earlier(patience, &mut narration, (&site, &rig), &disks, &made)?;
     let proven = (disks.as_slice(), durable.as_slice());
     points::newest_is_the_disk(patience, &mut narration, (&site, &rig), proven)?;
 
