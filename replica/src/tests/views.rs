@@ -101,8 +101,11 @@ impl Source {
         let slot = SECTORS / (FRAMES * EXTENTS);
         let mut extent = |number: u64| {
             let sectors = 1 + self.random.below(40);
-            let skipped =
-                if number % 5 == 0 { slot - sectors } else { self.random.below(slot - 40) };
+            let skipped = if number.is_multiple_of(5) {
+                slot - sectors
+            } else {
+                self.random.below(slot - 40)
+            };
             let is_zero = self.random.below(6) == 0;
             FrameExtent {
                 start: Sector(number * slot + skipped),
