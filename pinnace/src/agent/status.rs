@@ -84,8 +84,7 @@ fn state(disk: &ProtectedDisk) -> DiskState {
 }
 
 fn resync(disk: &ProtectedDisk, view: &View) -> Option<ResyncStatus> {
-    // What is kept of one that has ended is forgotten a moment later.
-    let kept = disk.record.resync.as_ref().filter(|_| disk.gap().is_some())?;
+    let kept = disk.record.resync.as_ref()?;
     let waits = kept.begun.is_none() && !kept.asked;
     let begins = view.window_opens_in.filter(|_| waits);
     Some(ResyncStatus {

@@ -99,8 +99,11 @@ impl Core {
         // person has decided.
         self.open_gap(id, GapReason::Requested);
         self.keep_resync(id)?;
-        if let Some(kept) = self.disks.get_mut(&id).and_then(|disk| disk.record.resync.as_mut()) {
+        if let Some(disk) = self.disks.get_mut(&id)
+            && let Some(kept) = &mut disk.record.resync
+        {
             kept.asked = true;
+            self.state.write_disk(&disk.record)?;
         }
         self.try_again(Some(&name));
         Ok(format!("{name}: the replica is compared with it, and follows it again"))
