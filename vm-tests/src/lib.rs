@@ -34,7 +34,7 @@ pub use oracle::{Fill, Issue, Outcome, Random, Record, Stamp, StampError, WriteK
 pub use point_checker::{Judged, PointChecker, ReadAnywhere};
 pub use relay::Relay;
 pub use rig::{Rig, SKIP_VARIABLE, sweep};
-pub use site::{ANY_TIME, NO_POINTS, Site, SiteSpec};
+pub use site::{ANY_TIME, NO_POINTS, Site, SiteSpec, number};
 pub use workload::{Durable, FileWorkload, Pace, WorkloadReport};
 pub use writers::{
     After, Load, Method, PointLoad, PointLoadSpec, Rate, Target, Writer, WriterReport,

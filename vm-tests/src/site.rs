@@ -281,3 +281,8 @@ fn checked(program: &Path, config: &Path, arguments: &[&str]) -> Result<String> 
     ensure!(output.status.success(), "pinnace {} ({}): {said}", arguments.join(" "), output.status);
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
+
+/// A number in a status, by its JSON pointer (`/sent/raw`); 0 if there is none.
+pub fn number(status: &Value, path: &str) -> u64 {
+    status.pointer(path).and_then(Value::as_u64).unwrap_or_default()
+}

@@ -8,13 +8,15 @@ use std::{
         unix::fs::{FileExt, OpenOptionsExt},
     },
     path::PathBuf,
+    sync::Arc,
+    time::Duration,
 };
 
 use anyhow::Result;
-use blocks::{Bitmap, ChunkRange, ChunkSize, DiskId, Extent, Generation, Mark};
+use blocks::{Bitmap, ByteLen, ChunkRange, ChunkSize, DiskId, Extent, Generation, Mark};
 use ebpf::{Attached, DiskSpec, LoadOptions, TrackedDisk, Tracking, device};
 use memmap2::MmapMut;
-use vm_tests::{BlockDevice, Mounted, Rig};
+use vm_tests::{After, BlockDevice, Load, Method, Mounted, Rig, Target, WriteLog, Writer};
 
 pub(crate) const MIB: u64 = 1 << 20;
 pub(crate) const GIB: u64 = 1 << 30;
@@ -113,6 +115,26 @@ pub(crate) fn write(file: &File, extent: Extent, byte: u8) -> Result<()> {
 mod ioctls {
     nix::ioctl_write_ptr_bad!(discard, nix::request_code_none!(0x12, 119), [u64; 2]);
     nix::ioctl_write_ptr_bad!(zero_out, nix::request_code_none!(0x12, 127), [u64; 2]);
+}
+
+/// Writers of small and middling writes at full speed, half of them by io_uring.
+pub(crate) fn writers_at_full_speed(
+    device: &BlockDevice,
+    count: u32,
+    time: Duration,
+    log: &Arc<WriteLog>,
+) -> Result<Vec<Writer>> {
+    let writer = |stream| {
+        let load = Load {
+            method: if stream % 2 == 0 { Method::Direct } else { Method::Ring },
+            seed: u64::from(stream),
+            smallest: ByteLen(4096),
+            largest: ByteLen(64 << 10),
+            after: After::Elapsed(time),
+        };
+        Writer::start(&Target::whole(0, device), stream, load, log)
+    };
+    (0..count).map(writer).collect()
 }
 
 pub(crate) fn discard(file: &File, extent: Extent) -> io::Result<()> {

@@ -8,9 +8,9 @@ use std::{
 use anyhow::{Result, ensure};
 use blocks::{ByteLen, Extent};
 use ebpf::{Listed, LoadOptions, TrackedDisk, Tracking};
-use vm_tests::{After, Image, Load, Method, Target, WriteLog, Writer, ZramDisk};
+use vm_tests::{Image, WriteLog, ZramDisk};
 
-use crate::bench::{Bench, MIB, harvested, track};
+use crate::bench::{Bench, MIB, harvested, track, writers_at_full_speed};
 
 const WRITERS: u32 = 8;
 
@@ -22,17 +22,7 @@ fn write_meanwhile(
 ) -> Result<Arc<WriteLog>> {
     const TIME: Duration = Duration::from_millis(800);
     let log = Arc::new(WriteLog::create(&bench.rig.fresh("log"), 1_000_000)?);
-    let writer = |stream| {
-        let load = Load {
-            method: if stream % 2 == 0 { Method::Direct } else { Method::Ring },
-            seed: u64::from(stream),
-            smallest: ByteLen(4096),
-            largest: ByteLen(64 << 10),
-            after: After::Elapsed(TIME),
-        };
-        Writer::start(&Target::whole(0, zram), stream, load, &log)
-    };
-    let writers = (0..WRITERS).map(writer).collect::<Result<Vec<_>>>()?;
+    let writers = writers_at_full_speed(zram, WRITERS, TIME, &log)?;
     let began = Instant::now();
     while began.elapsed() < TIME {
         meanwhile();

@@ -5,11 +5,9 @@ use std::{env, fs, sync::Arc, time::Duration};
 use anyhow::{Context, Result, ensure};
 use blocks::{Bitmap, ByteLen, Extent, Sector};
 use ebpf::{Counters, TrackedDisk, Tracking, device};
-use vm_tests::{
-    After, BlockDevice, Image, Load, LoopDisk, LoopSpec, Method, Target, WriteLog, Writer, ZramDisk,
-};
+use vm_tests::{BlockDevice, Image, LoopDisk, LoopSpec, WriteLog, Writer, ZramDisk};
 
-use crate::bench::{Bench, MIB, harvested, open_direct, track, write};
+use crate::bench::{Bench, MIB, harvested, open_direct, track, write, writers_at_full_speed};
 
 /// How often, unless `PINNACE_UPGRADES` says otherwise.
 const UPGRADES: usize = 4;
@@ -44,17 +42,7 @@ fn upgrade_under_load(bench: &Bench, device: &BlockDevice, tracking: Tracking) -
     let mut marked = harvested(&disk);
     drop(disk);
     let log = Arc::new(WriteLog::create(&bench.rig.fresh("log"), 2_000_000)?);
-    let writer = |stream| {
-        let load = Load {
-            method: if stream % 2 == 0 { Method::Direct } else { Method::Ring },
-            seed: u64::from(stream),
-            smallest: ByteLen(4096),
-            largest: ByteLen(64 << 10),
-            after: After::Elapsed(Duration::from_secs(20)),
-        };
-        Writer::start(&Target::whole(0, device), stream, load, &log)
-    };
-    let writers = (0..WRITERS).map(writer).collect::<Result<Vec<_>>>()?;
+    let writers = writers_at_full_speed(device, WRITERS, Duration::from_secs(20), &log)?;
     let upgraded = tracking.upgrade();
     // For some time with the new ones, after the kernel has detached the old.
     std::thread::sleep(Duration::from_millis(150));

@@ -10,6 +10,8 @@ use vm_tests::{
     BlockDevice, Bursts, EVERY_METHOD, Rig, Site, SiteSpec, Target, ZramDisk, fill, wait_until,
 };
 
+pub(crate) use vm_tests::number;
+
 pub(crate) const PINNACE: &str = env!("CARGO_BIN_EXE_pinnace");
 /// Long enough for anything here on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -35,11 +37,6 @@ pub(crate) fn zram(rig: &Rig, seed: u64) -> Result<ZramDisk> {
 /// Writers of every kind at work on a disk.
 pub(crate) fn use_disk(rig: &Rig, disk: &BlockDevice, seed: u64) -> Result<Bursts> {
     Bursts::start(rig, Target::whole(0, disk).front(IN_USE), EVERY_METHOD, seed)
-}
-
-/// A number in a status.
-pub(crate) fn number(status: &Value, path: &str) -> u64 {
-    status.pointer(path).and_then(Value::as_u64).unwrap_or_default()
 }
 
 /// Waits until one gap more than `before` has been found.

@@ -5,10 +5,11 @@ use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use blocks::ByteLen;
-use serde_json::Value;
 use vm_tests::{
     BlockDevice, Bursts, EVERY_METHOD, Rig, Site, SiteSpec, Target, ZramDisk, fill, wait_until,
 };
+
+pub(crate) use vm_tests::number;
 
 /// Short cycles, and an initial replication in several segments.
 const SETTINGS: &str = "interval = \"300ms\"\nsegment = \"16 MiB\"\n";
@@ -40,11 +41,6 @@ pub(crate) fn zram(rig: &Rig, seed: u64) -> Result<ZramDisk> {
 /// Writers of every kind at work on a disk.
 pub(crate) fn use_disk(rig: &Rig, disk: &BlockDevice, seed: u64) -> Result<Bursts> {
     Bursts::start(rig, Target::whole(0, disk).front(IN_USE), EVERY_METHOD, seed)
-}
-
-/// A number in a status.
-pub(crate) fn number(status: &Value, path: &str) -> u64 {
-    status.pointer(path).and_then(Value::as_u64).unwrap_or_default()
 }
 
 /// Waits until an epoch of the disk is under way.

@@ -145,8 +145,3 @@ fn fill(path: &Path, seed: u64) -> std::io::Result<()> {
     }
     file.into_inner()?.sync_all()
 }
-
-/// A number in a status.
-pub(crate) fn number(status: &Value, path: &str) -> u64 {
-    status.pointer(path).and_then(Value::as_u64).unwrap_or_default()
-}

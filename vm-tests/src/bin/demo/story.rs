@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use blocks::ByteLen;
-use vm_tests::{Filesystem, Rig, Site, SiteSpec};
+use vm_tests::{Filesystem, Rig, Site, SiteSpec, number};
 
 use crate::Patience;
-use crate::disk::{DemoDisk, number};
+use crate::disk::DemoDisk;
 use crate::narration::{Narration, rate};
 use crate::points;
 
