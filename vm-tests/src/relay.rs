@@ -7,7 +7,7 @@ use std::{
     io::ErrorKind,
     net::{Ipv4Addr, SocketAddr, UdpSocket},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
@@ -20,7 +20,8 @@ use anyhow::{Context, Result};
 const DATAGRAM_MAX: usize = 65_536;
 /// How often the relay looks whether it should stop.
 const PATIENCE: Duration = Duration::from_millis(50);
-/// Ample for the few connections of one test.
+/// Ample for what is connected at once. An agent that starts anew is another client, so the oldest
+/// makes room.
 const CLIENTS_MAX: usize = 64;
 
 /// A relay in front of one server.
@@ -47,6 +48,9 @@ impl State {
 struct Way {
     server: SocketAddr,
     socket: UdpSocket,
+    opened: u64,
+    /// The way back is open for as long as this is there.
+    _open: Arc<()>,
 }
 
 impl Relay {
@@ -105,7 +109,7 @@ impl Drop for Relay {
 /// The way from clients to the server; each client gets a socket and a thread for the way back.
 fn forward(front: &UdpSocket, state: &Arc<State>) {
     let mut ways: HashMap<SocketAddr, Way> = HashMap::new();
-    let mut backs = Vec::new();
+    let mut opened = 0;
     let mut buffer = vec![0; DATAGRAM_MAX];
     while !state.stop.load(Ordering::Relaxed) {
         let (len, client) = match front.recv_from(&mut buffer) {
@@ -119,18 +123,19 @@ fn forward(front: &UdpSocket, state: &Arc<State>) {
         }
         let server = state.server();
         ways.retain(|_, way| way.server == server);
-        if !ways.contains_key(&client) && ways.len() < CLIENTS_MAX {
-            let Ok((way, back)) = open_way(front, server, client, state) else { continue };
+        if !ways.contains_key(&client) {
+            if ways.len() == CLIENTS_MAX {
+                let oldest = ways.values().map(|way| way.opened).min();
+                ways.retain(|_, way| Some(way.opened) != oldest);
+            }
+            opened += 1;
+            let Ok(way) = open_way(front, server, client, state, opened) else { continue };
             ways.insert(client, way);
-            backs.push(back);
         }
         if let Some(Way { socket, .. }) = ways.get(&client) {
             state.bytes.fetch_add(len as u64, Ordering::Relaxed);
             let _ = socket.send(&buffer[..len]);
         }
-    }
-    for back in backs {
-        let _ = back.join();
     }
 }
 
@@ -139,14 +144,17 @@ fn open_way(
     server: SocketAddr,
     client: SocketAddr,
     state: &Arc<State>,
-) -> Result<(Way, JoinHandle<()>)> {
+    opened: u64,
+) -> Result<Way> {
     let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
     socket.connect(server)?;
     socket.set_read_timeout(Some(PATIENCE))?;
     let (back, front, state) = (socket.try_clone()?, front.try_clone()?, Arc::clone(state));
+    let open = Arc::new(());
+    let is_open: Weak<()> = Arc::downgrade(&open);
     let run = move || {
         let mut buffer = vec![0; DATAGRAM_MAX];
-        while !state.stop.load(Ordering::Relaxed) && state.server() == server {
+        while !state.stop.load(Ordering::Relaxed) && is_open.strong_count() > 0 {
             if let Ok(len) = back.recv(&mut buffer)
                 && !state.cut.load(Ordering::Relaxed)
                 && state.server() == server
@@ -155,8 +163,8 @@ fn open_way(
             }
         }
     };
-    let back = std::thread::Builder::new().name("relay-back".into()).spawn(run)?;
-    Ok((Way { server, socket }, back))
+    std::thread::Builder::new().name("relay-back".into()).spawn(run)?;
+    Ok(Way { server, socket, opened, _open: open })
 }
 
 fn is_patience(error: &std::io::Error) -> bool {
