@@ -12,10 +12,15 @@
 //!
 //! The offset is learnt at rest, which lasts no longer than a look: nothing is in flight, and the
 //! statistics did not move around the reading of the counters ([`CrossCheck::handle_rest`]); or from
-//! quiet readings, where two readings in a row are the same. Before the first moment of rest the
-//! smallest difference seen stands in for it, and a loss of that time is taken for a part of it:
-//! what was missed before the offset was settled is never found. So a pass over the disk has to
-//! begin after that, or what it made proves nothing.
+//! quiet readings, where two readings in a row are the same. A moment of rest may stand between a
+//! completion's two counters, and its difference is too small then; it is never too large. So the
+//! largest of several is the offset. Before that the smallest difference seen stands in for it, and a
+//! loss of that time is taken for a part of it: what was missed before the offset was settled is never
+//! found. So a pass over the disk has to begin after that, or what it made proves nothing.
+//!
+//! A difference that is larger than the offset at rest says that writes were counted and not kept:
+//! somebody had switched the statistics off for a while. What the programs missed meanwhile is in
+//! neither count, so that is as bad as a loss ([`Verdict::Unkept`]).
 
 use blocks::Mutant;
 
@@ -46,7 +51,17 @@ pub enum Verdict {
         /// How many.
         sectors: u64,
     },
+    /// The programs saw sectors that the statistics do not hold: for a while these were not kept, and
+    /// what the programs missed in that time is not to be found.
+    Unkept {
+        /// How many more.
+        sectors: u64,
+    },
 }
+
+/// So many moments of rest settle an offset: as many completions would have to be met between their
+/// two counters to make it too small.
+const RESTS: u32 = 8;
 
 /// The comparison of one disk over time.
 #[derive(Clone, Copy, Debug, Default)]
@@ -54,12 +69,15 @@ pub struct CrossCheck {
     last: Option<Reading>,
     /// `counted - statistics` when both were last known to agree, or the least seen so far.
     offset: Option<i128>,
-    /// Whether the offset stems from a quiet reading.
+    /// Whether the offset stems from moments of rest or from a quiet reading.
     settled: bool,
+    /// Moments of rest before that, and the largest difference of them.
+    rests: u32,
+    largest: Option<i128>,
     /// The last reading showed a loss.
     suspicious: bool,
-    /// The difference at the last moment of rest.
-    at_rest: Option<i128>,
+    /// The last moment of rest showed this difference, which is larger than the offset.
+    above: Option<i128>,
 }
 
 impl CrossCheck {
@@ -73,17 +91,26 @@ impl CrossCheck {
         self.offset.filter(|_| self.settled).and_then(|offset| i64::try_from(offset).ok())
     }
 
-    /// Takes a reading of a moment of rest. Two in a row with the same difference settle the offset:
-    /// one could stand between a completion's two counters. If both did, the offset came out too
-    /// small, and later ones raise it. Nothing that is lost ever does.
-    pub fn handle_rest(&mut self, reading: Reading) {
+    /// Takes a reading of a moment of rest. Some of them settle the offset; after that, two in a row
+    /// tell of statistics that were not kept. Losses are for [`Self::handle_reading`] to find.
+    pub fn handle_rest(&mut self, reading: Reading) -> Verdict {
         let difference = reading.difference();
-        let agrees = self.at_rest.replace(difference) == Some(difference);
-        let raises = self.offset.is_none_or(|offset| difference > offset);
-        if agrees && (raises || !self.settled) {
-            self.settled = true;
-            self.offset = Some(difference);
+        if self.settled {
+            let above = Some(difference).filter(|it| Some(*it) > self.offset);
+            let lasts = std::mem::replace(&mut self.above, above) == above;
+            return if above.is_some() && lasts {
+                self.raise(difference)
+            } else {
+                Verdict::Plausible
+            };
         }
+        self.rests += 1;
+        self.largest = self.largest.max(Some(difference));
+        if self.rests == RESTS {
+            self.settled = true;
+            self.offset = self.largest;
+        }
+        Verdict::Plausible
     }
 
     /// Takes a reading and compares it with all before.
@@ -101,8 +128,7 @@ impl CrossCheck {
             self.suspicious = false;
             // The loss is reported once: what comes after is compared with the new state.
             self.offset = Some(difference);
-            let sectors = u64::try_from(offset - difference).unwrap_or(u64::MAX);
-            return Verdict::Missing { sectors };
+            return Verdict::Missing { sectors: distance(offset, difference) };
         }
         if difference < offset {
             self.offset = Some(difference);
@@ -111,16 +137,26 @@ impl CrossCheck {
             return Verdict::Plausible;
         }
         if !self.settled {
-            // The first quiet moment fixes the offset; a difference above the least seen so far
-            // can only stem from readings that were split by a completion.
+            // The first quiet moment fixes the offset; if less was seen before, a completion stood
+            // between the counters then.
             self.settled = true;
-            self.offset = self.offset.map(|least| least.min(difference));
+            self.offset = Some(difference);
         }
-        // Where nothing moves, more than the offset was counted and not kept: the statistics were
-        // off for a while. Left as it is, so much could be lost and not be found.
-        self.offset = self.offset.max(Some(difference));
-        Verdict::Confirmed
+        if Some(difference) > self.offset { self.raise(difference) } else { Verdict::Confirmed }
     }
+
+    /// More was counted than was kept: reported once, and what comes after is compared with the new
+    /// state. Left as it was, so much could be lost and not be found.
+    fn raise(&mut self, difference: i128) -> Verdict {
+        let offset = self.offset.replace(difference).unwrap_or(difference);
+        self.above = None;
+        Verdict::Unkept { sectors: distance(offset, difference) }
+    }
+}
+
+/// So many sectors apart.
+fn distance(one: i128, other: i128) -> u64 {
+    u64::try_from(one.abs_diff(other)).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -141,17 +177,42 @@ mod tests {
         assert_eq!(check.handle_reading(reading(1108, 116)), Verdict::Confirmed);
     }
 
-    #[test]
-    fn statistics_that_were_off_for_a_while_hide_nothing_afterwards() {
+    /// One that was settled while nothing was counted or kept.
+    fn settled() -> CrossCheck {
         let mut check = CrossCheck::default();
         check.handle_reading(reading(0, 0));
         assert_eq!(check.handle_reading(reading(0, 0)), Verdict::Confirmed);
-        // 800 sectors are counted and not kept; then nothing moves.
+        check
+    }
+
+    #[test]
+    fn statistics_that_were_off_for_a_while_are_a_gap_and_hide_nothing_afterwards() {
+        let mut check = settled();
+        // 800 sectors are counted and not kept, and nobody knows how many were neither.
         assert_eq!(check.handle_reading(reading(0, 800)), Verdict::Plausible);
+        assert_eq!(check.handle_reading(reading(0, 800)), Verdict::Unkept { sectors: 800 });
         assert_eq!(check.handle_reading(reading(0, 800)), Verdict::Confirmed);
         // Of the next 100, the programs see 92.
         assert_eq!(check.handle_reading(reading(100, 892)), Verdict::Plausible);
         assert_eq!(check.handle_reading(reading(100, 892)), Verdict::Missing { sectors: 8 });
+    }
+
+    #[test]
+    fn that_they_were_off_while_nobody_looked_shows_too() {
+        let mut check = CrossCheck::resume(-960);
+        // 800 not kept, and 8 lost since.
+        assert_eq!(check.handle_reading(reading(1008, 840)), Verdict::Plausible);
+        assert_eq!(check.handle_reading(reading(1008, 840)), Verdict::Unkept { sectors: 792 });
+    }
+
+    #[test]
+    fn on_a_disk_that_is_never_quiet_it_shows_at_rest() {
+        let mut check = settled();
+        let mut rests = |statistics, counted| check.handle_rest(reading(statistics, counted));
+        assert_eq!(rests(100, 100), Verdict::Plausible);
+        assert_eq!(rests(200, 1000), Verdict::Plausible);
+        assert_eq!(rests(300, 1100), Verdict::Unkept { sectors: 800 });
+        assert_eq!(rests(400, 1200), Verdict::Plausible);
     }
 
     #[test]
@@ -202,29 +263,19 @@ mod tests {
     #[test]
     fn moments_of_rest_settle_the_offset_of_a_disk_that_is_never_quiet() {
         let mut check = CrossCheck::default();
-        check.handle_rest(reading(1000, 40));
-        assert_eq!(check.settled_offset(), None);
-        check.handle_rest(reading(1010, 60));
-        check.handle_rest(reading(1020, 60));
-        assert_eq!(check.settled_offset(), None, "no two in a row agree");
-        check.handle_rest(reading(1100, 140));
+        for rest in 1..u64::from(RESTS) {
+            // Some of them stand between the two counters of a completion.
+            let late = if rest % 3 == 0 { 0 } else { 8 };
+            check.handle_rest(reading(1000 + rest, 40 + rest - late));
+            assert_eq!(check.settled_offset(), None);
+        }
+        check.handle_rest(reading(1100, 132));
         assert_eq!(check.settled_offset(), Some(-960));
         // Smaller ones change nothing, or they would hide what is lost.
         check.handle_rest(reading(1200, 232));
         check.handle_rest(reading(1200, 232));
         assert_eq!(check.handle_reading(reading(1300, 332)), Verdict::Plausible);
         assert_eq!(check.handle_reading(reading(1400, 432)), Verdict::Missing { sectors: 8 });
-    }
-
-    #[test]
-    fn an_offset_that_was_learnt_amid_a_completion_is_mended_at_rest() {
-        let mut check = CrossCheck::default();
-        check.handle_rest(reading(1008, 40));
-        check.handle_rest(reading(1008, 40));
-        assert_eq!(check.settled_offset(), Some(-968));
-        check.handle_rest(reading(1008, 48));
-        check.handle_rest(reading(1008, 48));
-        assert_eq!(check.settled_offset(), Some(-960));
     }
 
     #[test]

@@ -131,6 +131,25 @@ pub fn first_difference(left: &Path, right: &Path) -> Result<Option<Difference>>
     Ok((left != right).then_some(Difference::Length { left, right }))
 }
 
+/// How many chunks of this length differ between two devices or files of the same length.
+pub fn differing_chunks(left: &Path, right: &Path, chunk: ByteLen) -> Result<u64> {
+    let mut sources = [Source::open(left)?, Source::open(right)?];
+    let mut buffers = [MmapMut::map_anon(STEP)?, MmapMut::map_anon(STEP)?];
+    let (len, chunk) = (sources[0].len, usize::try_from(chunk.0).context("a chunk fits memory")?);
+    ensure!(sources[1].len == len, "{} bytes and {}", len, sources[1].len);
+    ensure!(chunk > 0 && STEP.is_multiple_of(chunk), "a chunk of {chunk} bytes");
+    let mut differing = 0;
+    for at in (0..len).step_by(STEP) {
+        for (source, buffer) in sources.iter_mut().zip(&mut buffers) {
+            source.fill(buffer)?;
+        }
+        let compared = usize::try_from(len - at).map_or(STEP, |left| left.min(STEP));
+        let chunks = |of: usize| buffers[of][..compared].chunks(chunk);
+        differing += chunks(0).zip(chunks(1)).filter(|(left, right)| left != right).count() as u64;
+    }
+    Ok(differing)
+}
+
 struct Source {
     file: File,
     len: u64,

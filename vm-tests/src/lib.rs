@@ -24,7 +24,7 @@ mod workload;
 mod writers;
 
 pub use bursts::{Bursts, EVERY_METHOD, fill};
-pub use compare::{ChangedSectors, Difference, Image, first_difference};
+pub use compare::{ChangedSectors, Difference, Image, differing_chunks, first_difference};
 pub use daemon::{Daemon, DaemonSpec, pinnace_binary, query_json, wait_until};
 pub use devices::{
     BlockDevice, DiskStatistics, Filesystem, LoopDisk, LoopSpec, Mounted, Partition, ZramDisk,

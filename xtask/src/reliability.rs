@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::fs;
+use std::process::Command;
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -27,7 +28,7 @@ pub(crate) struct Wanted {
     /// Only this measurement; may be repeated.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
-    /// Points of each measurement, in place of its own number.
+    /// Points of each measurement (or kills, or upgrades), in place of its own number.
     #[arg(long, value_name = "N")]
     points: Option<usize>,
 }
@@ -35,6 +36,17 @@ pub(crate) struct Wanted {
 /// The task `reliability`: ends with the measurements' own exit code.
 pub(crate) fn run(wanted: &Wanted) -> Result<()> {
     setup::ensure_installed(Purpose::Test.of_measurements(&wanted.only), wanted.consent)?;
+    become_command(&mut measurements(&wanted.only, wanted.points)?).map(|never| match never {})
+}
+
+/// Runs some of the measurements, with their own numbers.
+pub(crate) fn run_only(names: &[&str]) -> Result<()> {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    run_command(&mut measurements(&names, None)?)
+}
+
+/// Builds what is measured, and what measures.
+fn measurements(only: &[String], points: Option<usize>) -> Result<Command> {
     let agent = ["build", "--release", "--package", "pinnace"];
     run_command(cargo(&agent).args(["--features", "pinnace/mutants"])).context("building")?;
     let (pinnace, mutants) =
@@ -42,13 +54,13 @@ pub(crate) fn run(wanted: &Wanted) -> Result<()> {
     fs::copy(pinnace, mutants).context("putting the agent with mistakes aside")?;
     run_command(cargo(&agent).args(["--package", "benches"])).context("building")?;
     let mut measure = as_root(built("release").join("reliability"))?;
-    for name in &wanted.only {
+    for name in only {
         measure.args(["--only", name]);
     }
-    if let Some(points) = wanted.points {
+    if let Some(points) = points {
         measure.args(["--points", &points.to_string()]);
     }
-    become_command(&mut measure).map(|never| match never {})
+    Ok(measure)
 }
 
 /// Writes what `command` has found, with where it was found, between its marks in the document.

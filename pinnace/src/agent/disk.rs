@@ -6,16 +6,16 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use blocks::{
-    Bitmap, ByteLen, Claim, Coverage, DiskId, Epoch, GapReason, Generation, Geometry, Taint, Ticket,
+    Bitmap, ByteLen, Claim, Coverage, DiskId, Epoch, GapReason, Generation, Geometry, Ticket,
 };
 use control::EpochRetry;
 use crossbeam_channel::Sender;
+use ebpf::TrackedDisk;
 use ebpf::device::Device;
-use ebpf::{Counters, DiskClass, TrackedDisk};
 use hdrhistogram::Histogram;
 use shipper::{DiskHandle, ShipReport};
 use tracker::cut::Heat;
-use tracker::{Confirmation, CrossCheck, DiskTracker, Harvest, Reading, Sample, Verdict};
+use tracker::{CrossCheck, DiskTracker, Harvest};
 use wire::message::{OpenDisk, Origin};
 use wire::{DataKey, Sealer, Text};
 
@@ -27,41 +27,9 @@ use super::state::{DiskRecord, Standing};
 use super::trouble::Held;
 use crate::admin::agent::{Latency, Response, SentBytes, VerifyStatus};
 
-/// Says that a baseline was kept beside the disk's maps.
-const BASELINE_KEPT: u64 = 1;
-/// Says that what is outstanding at rest was kept with it.
-const REST_KEPT: u64 = 1;
+mod check;
 
-/// How long a disk is looked at for a moment of rest before its initial replication begins. Only one
-/// that is never idle, not for microseconds, takes so long, and its points are not confirmed.
-const SETTLING: Duration = Duration::from_secs(1);
-const BETWEEN_LOOKS: Duration = Duration::from_micros(500);
-
-/// The cross-check of a disk that was tracked before: it goes on from the offset kept then, so that
-/// a loss while no agent ran is found.
-pub(super) fn resumed_check(tracked: &TrackedDisk) -> CrossCheck {
-    match tracked.baseline() {
-        [BASELINE_KEPT, offset, _, _] => CrossCheck::resume(offset.cast_signed()),
-        _ => CrossCheck::default(),
-    }
-}
-
-/// The programs that count now are behind those that did: the kept offset follows. What is
-/// outstanding at rest has to be learnt anew.
-pub(super) fn follow_upgrade(tracked: &TrackedDisk, device: &Device, behind: &Counters) {
-    if let [BASELINE_KEPT, offset, _, _] = tracked.baseline() {
-        let offset = offset.wrapping_sub(device.accounting.counted(behind));
-        tracked.keep_baseline([BASELINE_KEPT, offset, 0, 0]);
-    }
-}
-
-/// The confirmation of points of a disk that was tracked before.
-pub(super) fn resumed_confirmation(tracked: &TrackedDisk) -> Confirmation {
-    match tracked.baseline() {
-        [BASELINE_KEPT, _, REST_KEPT, rest] => Confirmation::resume(rest.cast_signed()),
-        _ => Confirmation::default(),
-    }
-}
+pub(super) use check::{follow_upgrade, resumed_check, resumed_confirmation, resumed_debt};
 
 /// Answers a `protect` once the target has taken the disk, or refused it.
 pub(super) type Waiting = Sender<anyhow::Result<Response>>;
@@ -83,6 +51,9 @@ pub(super) struct ProtectedDisk {
     /// Whether what the counters say proves anything: the offset of the cross-check was settled
     /// before the last pass began. What was missed before that is in no counter.
     pub(super) proves: bool,
+    /// The statistics were not kept for a while, so nobody knows what was missed, and what separates
+    /// them from the counters is to be learnt anew: once it is, the disk is compared.
+    pub(super) owes_comparison: bool,
     pub(super) session: Session,
     pub(super) next_cycle: Instant,
     pub(super) next_log: Instant,
@@ -269,77 +240,6 @@ impl ProtectedDisk {
         let started = now();
         self.tracked.harvest(&mut |index, bits| chunks.insert_word(index, bits));
         Harvest { started, chunks }
-    }
-
-    /// Looks for what tracking could not follow and for writes it did not see: the reason of a
-    /// gap, if there is one. Taints stay until the caller has put the gap on record.
-    pub(super) fn look(&mut self) -> anyhow::Result<Option<GapReason>> {
-        let mut taints = self.tracked.taints();
-        if !self.device.keeps_statistics()? {
-            // Without them nobody knows what is missed; from here on they are kept again.
-            taints = taints.with(Taint::StatisticsOff);
-            self.device.enable_statistics()?;
-        }
-        // The statistics first: whatever they hold, the programs have counted before.
-        let statistics = self.device.statistics()?;
-        let counters = self.tracked.counters()?;
-        let counted = self.device.accounting.counted(&counters);
-        if counters.ring_lost > self.ring_lost {
-            self.ring_lost = counters.ring_lost;
-            self.tracker.handle_loss();
-        }
-        let statistics_lead = self.device.class == DiskClass::BioBased && statistics.in_flight > 0;
-        let statistics = self.device.accounting.kept(&statistics);
-        let verdict = match statistics_lead {
-            true => Verdict::Plausible,
-            false => self.check.handle_reading(Reading { statistics, counted }),
-        };
-        if let Some(offset) = self.check.settled_offset().filter(|_| self.proves) {
-            let (kept, rest) = match self.points.confirmation.rest() {
-                Some(rest) => (REST_KEPT, rest.cast_unsigned()),
-                None => (0, 0),
-            };
-            self.tracked.keep_baseline([BASELINE_KEPT, offset.cast_unsigned(), kept, rest]);
-        }
-        if let Verdict::Missing { sectors } = verdict {
-            self.points.confirmation.handle_missing(sectors);
-        }
-        Ok(match verdict {
-            _ if !taints.is_empty() => Some(GapReason::Tainted(taints)),
-            Verdict::Missing { sectors } => {
-                Some(GapReason::CrossCheck { missing_sectors: sectors })
-            }
-            Verdict::Confirmed | Verdict::Plausible => None,
-        })
-    }
-
-    /// Waits for two moments of rest, but not for long, so that the cross-check misses nothing from
-    /// here on.
-    pub(super) fn settle(&mut self) -> anyhow::Result<()> {
-        let deadline = Instant::now() + SETTLING;
-        while self.check.settled_offset().is_none() && Instant::now() < deadline {
-            if let Some(reading) = self.sample()?.at_rest() {
-                self.check.handle_rest(reading);
-            }
-            std::thread::sleep(BETWEEN_LOOKS);
-        }
-        self.proves = self.check.settled_offset().is_some();
-        Ok(())
-    }
-
-    /// A look at all counters, to confirm points.
-    pub(super) fn sample(&self) -> anyhow::Result<Sample> {
-        let accounting = self.device.accounting;
-        let before = self.device.statistics()?;
-        let counters = self.tracked.counters()?;
-        let after = self.device.statistics()?;
-        Ok(Sample {
-            statistics: accounting.kept(&before),
-            counted: accounting.counted(&counters),
-            outstanding: counters.outstanding(),
-            statistics_after: accounting.kept(&after),
-            in_flight: before.in_flight > 0 || after.in_flight > 0,
-        })
     }
 
     /// Makes everything outstanding survive this agent. Chunks that were released are outstanding

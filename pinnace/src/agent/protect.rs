@@ -21,6 +21,7 @@ use super::clock::now;
 use super::core::Core;
 use super::disk::{
     Pass, ProtectedDisk, Retry, Sent, Session, follow_upgrade, resumed_check, resumed_confirmation,
+    resumed_debt,
 };
 use super::points::DiskPoints;
 use super::state::{DiskRecord, Refusal, Standing};
@@ -193,7 +194,9 @@ pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> R
     }
     let check = resumed_check(&tracked);
     let points = DiskPoints::new(resumed_confirmation(&tracked));
+    let owes_comparison = resumed_debt(&tracked);
     let tracker = DiskTracker::new(geometry, start, now());
+    let begins = tracker.outstanding().count() == geometry.chunks();
     tracing::info!(DISK = device.name, coverage = ?tracker.coverage(), "tracked");
     let refreshed = refreshed(record, &device, &core.boot_id);
     if refreshed != *record {
@@ -219,6 +222,7 @@ pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> R
         pass: tracker.in_pass().then(|| Pass::begin(&tracker)),
         tracker,
         proves: check.settled_offset().is_some(),
+        owes_comparison,
         check,
         session,
         next_cycle: Instant::now(),
@@ -234,10 +238,14 @@ pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> R
         heat: Heat::default(),
         points,
     };
-    if disk.pass.is_some()
-        && let Err(error) = disk.settle()
-    {
-        tracing::warn!(DISK = disk.name, "counters: {error:#}");
+    if disk.pass.is_some() {
+        disk.settle();
+        // What an agent before this one has read of it, it may have read before that was settled.
+        disk.proves |= begins && disk.check.settled_offset().is_some();
+        disk.owes_comparison &= !disk.proves;
+    }
+    if disk.proves {
+        disk.keep_baseline();
     }
     own_store::announce_source(id, disk.device.sequence)?;
     core.disks.insert(id, disk);

@@ -6,4 +6,5 @@ mod clocks;
 mod kills;
 mod programs;
 mod room;
+mod statistics;
 mod subject;

@@ -1,13 +1,15 @@
-//! There is no room for what has to be remembered: a ring of one page.
+//! There is no room for what has to be remembered: a ring of one page, a table of eight entries.
 
 use std::fs::File;
-use std::os::unix::fs::FileExt as _;
+use std::os::unix::fs::{FileExt as _, OpenOptionsExt as _};
+use std::sync::Barrier;
 
 use anyhow::{Result, ensure};
 use blocks::{ByteLen, Extent, Sector};
+use nix::libc;
 use vm_tests::{BlockDevice, LoopDisk, LoopSpec, Partition, Rig};
 
-use crate::subject::{PATIENCE, ensure_never_compared, number, site, zram};
+use crate::subject::{PATIENCE, ensure_never_compared, hide, mend, number, said, site, zram};
 
 /// Small writes to so many places: fewer chunks than would make a delta a comparison.
 const PLACES: u64 = 6_000;
@@ -71,3 +73,48 @@ fn small_writes_to_many_partitions_are_all_found() -> Result<()> {
     ensure!(number(&status, "/tracking/ring_lost") > 0, "the ring held everything: {status}");
     Ok(())
 }
+
+/// More than the table has entries.
+const THREADS: usize = 32;
+
+/// As direct writes ask for.
+#[repr(align(4096))]
+struct Aligned([u8; 4096]);
+
+/// A write from each of so many threads. A direct write's bio lies on its thread's stack, so these are
+/// at so many addresses, even where each is done before the next begins.
+fn write_from_threads(disk: &BlockDevice) -> std::io::Result<()> {
+    let all = Barrier::new(THREADS);
+    let write = |thread: u64| {
+        let file = File::options().write(true).custom_flags(libc::O_DIRECT).open(disk.path())?;
+        let written = file.write_all_at(&Aligned([0x77; 4096]).0, thread * 16_384);
+        // Nobody ends before all have written: the next would get its stack.
+        all.wait();
+        written
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            (0..).take(THREADS).map(|thread| scope.spawn(move || write(thread))).collect();
+        threads.into_iter().try_for_each(|thread| thread.join().expect("a writer"))
+    })
+}
+
+/// Writes of which no end is seen fill the table of eight, as writes do that are under way for good.
+/// Whatever is written then finds no room, and that taints the disk.
+#[test]
+fn a_table_of_eight_writes_is_too_small_and_says_so() -> Result<()> {
+    let Some(rig) = Rig::start()? else { return Ok(()) };
+    let disk = zram(&rig, 34)?;
+    let site = site(&rig, "[tracking]\nin_flight = 8\n")?;
+    site.protect(&disk, PATIENCE)?;
+    let hidden = hide(&site, "bio_complete", "rq_issue_1")?;
+    write_from_threads(&disk)?;
+    mend(&site, &disk, &hidden)?;
+    let before = site.agent.log()?.matches(FULL).count();
+    write_everywhere(&[open(&disk)?])?;
+    said(&site, FULL, before + 1)?;
+    site.wait_for_state(disk.name(), "protected", PATIENCE)?;
+    site.prove(&disk, PATIENCE)
+}
+
+const FULL: &str = "in-flight table full";

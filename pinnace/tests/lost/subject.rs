@@ -1,6 +1,7 @@
 //! What the tests work on.
 
-use std::path::Path;
+use std::fs;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -15,6 +16,9 @@ pub(crate) use vm_tests::number;
 pub(crate) const PINNACE: &str = env!("CARGO_BIN_EXE_pinnace");
 /// Long enough for anything here on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The kernel detaches programs in its own time, which is some milliseconds.
+const DETACHED: Duration = Duration::from_secs(1);
 
 const SETTINGS: &str = "interval = \"200ms\"\nsegment = \"16 MiB\"\n";
 const DISK: ByteLen = ByteLen(64 << 20);
@@ -46,6 +50,36 @@ pub(crate) fn found(site: &Site, disk: &BlockDevice, before: u64) -> Result<Valu
         Ok((number(&status, "/tracking/gaps") > before).then_some(status))
     })
     .with_context(|| site.logs())
+}
+
+/// Waits until the agents have said something so many times.
+pub(crate) fn said(site: &Site, words: &str, times: usize) -> Result<()> {
+    wait_until(&format!("{words:?}"), PATIENCE, || {
+        Ok((site.agent.log()?.matches(words).count() >= times).then_some(()))
+    })
+    .with_context(|| site.logs())
+}
+
+/// Detaches the programs of a hook that see completions, and has their names stay for another's, so
+/// that only counters can tell.
+pub(crate) fn hide(site: &Site, hook: &str, other: &str) -> Result<[PathBuf; 3]> {
+    let links = site.pins().join("links");
+    let names = [1, 2, 3].map(|copy| links.join(format!("{hook}_{copy}")));
+    for name in &names {
+        fs::remove_file(name)?;
+        fs::hard_link(links.join(other), name)?;
+    }
+    std::thread::sleep(DETACHED);
+    Ok(names)
+}
+
+/// Takes the names away, too: that is noticed, and the programs are attached again.
+pub(crate) fn mend(site: &Site, disk: &BlockDevice, hidden: &[PathBuf]) -> Result<()> {
+    let before = number(&site.disk(disk.name())?, "/tracking/gaps");
+    hidden.iter().try_for_each(fs::remove_file)?;
+    found(site, disk, before)?;
+    site.wait_for_state(disk.name(), "protected", PATIENCE)?;
+    site.prove(disk, PATIENCE)
 }
 
 /// Fails if the agent, in any of its lives, has said that a disk must be compared.

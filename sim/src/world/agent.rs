@@ -278,6 +278,8 @@ impl World {
         let reason = match verdict {
             _ if !taints.is_empty() => GapReason::Tainted(taints),
             Verdict::Missing { sectors } => GapReason::CrossCheck { missing_sectors: sectors },
+            // The statistics of these disks are never off.
+            Verdict::Unkept { sectors } => unreachable!("{sectors} sectors not kept"),
             Verdict::Confirmed | Verdict::Plausible => return,
         };
         self.open_gap(disk, reason);

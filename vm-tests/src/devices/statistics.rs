@@ -7,6 +7,8 @@ use anyhow::{Context, Result};
 /// The counters that matter to tracking; see the kernel's `Documentation/block/stat.rst`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskStatistics {
+    /// Sectors read.
+    pub sectors_read: u64,
     /// Writes completed.
     pub writes: u64,
     /// Sectors written.
@@ -29,6 +31,7 @@ impl DiskStatistics {
             fields.get(index).copied().with_context(|| format!("{path} has no field {}", index + 1))
         };
         Ok(Self {
+            sectors_read: field(2)?,
             writes: field(4)?,
             sectors_written: field(6)?,
             in_flight: field(8)?,

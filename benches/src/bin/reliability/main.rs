@@ -1,6 +1,7 @@
-//! What `cargo xtask reliability` measures: whether recovery points are one instant, under load.
+//! What `cargo xtask reliability` measures: whether recovery points are one instant under load, and
+//! whether anything is lost when agents end.
 //!
-//! Real processes on real disks, made for the purpose. Every point is judged by what its writers
+//! Real processes on real disks, made for the purpose. Everything is judged by what the writers
 //! logged outside of the disks, from the target's store and nothing else. What is found is kept as
 //! JSON, one file a measurement, and the tables of the document are written from those files.
 
@@ -17,6 +18,7 @@ mod database;
 mod files;
 mod findings;
 mod judge;
+mod lives;
 mod mistakes;
 mod overload;
 mod stage;
@@ -32,7 +34,7 @@ struct Options {
     /// Only this measurement; may be repeated.
     #[arg(long, value_name = "NAME", value_parser = MEASUREMENTS.map(|of| of.name))]
     only: Vec<String>,
-    /// Points of each measurement, in place of its own number.
+    /// Points of each measurement (or kills, or upgrades), in place of its own number.
     #[arg(long, value_name = "N")]
     points: Option<usize>,
     /// Where the figures are kept.
@@ -49,12 +51,14 @@ struct Measurement {
     measure: fn(&Rig, usize) -> Result<Findings>,
 }
 
-const MEASUREMENTS: [Measurement; 5] = [
+const MEASUREMENTS: [Measurement; 7] = [
     Measurement { name: steady::NAME, points: 300, measure: steady::measure },
     Measurement { name: contended::NAME, points: 1000, measure: contended::measure },
     Measurement { name: overload::NAME, points: 20, measure: overload::measure },
     Measurement { name: mistakes::NAME, points: 60, measure: mistakes::measure },
     Measurement { name: database::NAME, points: 20, measure: database::measure },
+    Measurement { name: lives::KILLS, points: 1000, measure: lives::kills },
+    Measurement { name: lives::UPGRADES, points: 100, measure: lives::upgrades },
 ];
 
 fn main() -> ExitCode {

@@ -2,7 +2,7 @@
 //! that they may be relied on. If something was missed, it is told that they may not.
 
 use blocks::{DiskId, Epoch, RetractReason};
-use tracker::Proof;
+use tracker::{Proof, Verdict};
 use wire::message::RetractPoints;
 
 use super::Core;
@@ -38,8 +38,13 @@ impl Core {
         for _ in 0..LOOKS {
             let begun = now();
             let sample = disk.sample()?;
-            if let Some(reading) = sample.at_rest() {
-                disk.check.handle_rest(reading);
+            if let Some(reading) = sample.at_rest()
+                && let Verdict::Unkept { sectors } = disk.check.handle_rest(reading)
+            {
+                tracing::warn!(DISK = disk.name, sectors, "written and not in the statistics");
+                // The next look at the disk finds the gap.
+                disk.learn_anew();
+                return Ok(());
             }
             let offset = disk.check.settled_offset();
             match disk.points.confirmation.handle_sample(sample, offset) {
