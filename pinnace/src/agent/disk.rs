@@ -40,10 +40,21 @@ const BETWEEN_LOOKS: Duration = Duration::from_micros(500);
 /// The cross-check of a disk that was tracked before: it goes on from the offset kept then, so that
 /// a loss while no agent ran is found.
 pub(super) fn resumed_check(tracked: &TrackedDisk) -> CrossCheck {
+    kept_offset(tracked).map_or_else(CrossCheck::default, CrossCheck::resume)
+}
+
+/// By how much the programs count more than the kernel, once that is settled.
+pub(super) fn kept_offset(tracked: &TrackedDisk) -> Option<i64> {
     match tracked.baseline() {
-        [BASELINE_KEPT, offset, _, _] => CrossCheck::resume(offset.cast_signed()),
-        _ => CrossCheck::default(),
+        [BASELINE_KEPT, offset, _, _] => Some(offset.cast_signed()),
+        _ => None,
     }
+}
+
+/// A disk that was tracked before anything was written to it: both count from zero, and nothing was
+/// under way.
+pub(super) fn begin_at_zero(tracked: &TrackedDisk) {
+    tracked.keep_baseline([BASELINE_KEPT, 0, REST_KEPT, 0]);
 }
 
 /// The programs that count now are behind those that did: the kept offset follows. What is
