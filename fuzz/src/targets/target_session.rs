@@ -181,6 +181,8 @@ impl World {
             _ if input.once_in(8) => {
                 self.session.handle_disk_refused(disk, Reason::StoreFailed.into(), "broken");
                 self.take_actions();
+                // An opening is answered once: the source may ask again, and gets a new answer.
+                self.opening.retain(|opening| *opening != disk);
                 self.disks.remove(&disk);
             }
             _ => {

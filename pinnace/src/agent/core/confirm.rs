@@ -69,12 +69,13 @@ impl Core {
         let through = disk.tracker.newest();
         let Some((after, points)) = disk.points.retract() else { return };
         tracing::error!(DISK = disk.name, REASON = words, "recovery points are retracted");
+        let why = format!("{}: {words}", disk.name);
         self.points.stats.note_retracted(points, words);
         if after < through {
             let retract = RetractPoints { disk: id, after, through, reason };
             self.link.send(LinkCommand::RetractPoints(retract));
         }
-        self.note_lost_points(id);
+        self.note_lost_points(id, &why);
     }
 
     /// A session has opened, and the target says which points of the disk it holds as confirmed.

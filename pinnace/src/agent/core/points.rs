@@ -309,7 +309,10 @@ impl Core {
             }
             outcome => {
                 let words = match changed.and_then(|id| self.disks.get(&id)) {
-                    Some(disk) => format!("{} stopped following meanwhile", disk.name),
+                    Some(disk) => match disk.gap() {
+                        Some(gap) => format!("{} stopped following meanwhile: {gap}", disk.name),
+                        None => format!("{} stopped following meanwhile", disk.name),
+                    },
                     None if changed.is_some() => "a disk was released meanwhile".into(),
                     None => {
                         let written_most = self.written_most(&outcome, &members);
@@ -409,12 +412,12 @@ impl Core {
     }
 
     /// Epochs of a disk were lost, and with them the points that they would have made.
-    pub(super) fn note_lost_points(&mut self, id: DiskId) {
+    pub(super) fn note_lost_points(&mut self, id: DiskId, why: &str) {
         let lost = |point: &mut OnItsWay| point.left.iter().any(|(disk, _)| *disk == id);
         let lost: Vec<_> = self.points.on_their_way.extract_if(.., lost).collect();
         for point in lost {
             self.points.asked.extend(point.answers);
-            self.refuse_point("the connection was lost while the point was sent");
+            self.refuse_point(&format!("while it was sent: {why}"));
         }
     }
 

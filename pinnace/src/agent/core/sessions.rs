@@ -81,7 +81,7 @@ impl Core {
             }
         }
         let ids: Vec<DiskId> = self.disks.keys().copied().collect();
-        ids.into_iter().for_each(|id| self.note_lost_points(id));
+        ids.into_iter().for_each(|id| self.note_lost_points(id, "the connection was lost"));
     }
 
     /// Keeps the ticket of an opening. Before that is done nothing may be sent, or the next opening
@@ -198,6 +198,7 @@ impl Core {
         let Some(disk) = self.disks.get_mut(&id) else { return };
         let reason = format!("{code} {detail}").trim_end().to_owned();
         tracing::warn!(DISK = disk.name, EPOCH = epoch.0, reason, "an epoch failed");
+        let why = format!("{}: {reason}", disk.name);
         let (before, newest) = (disk.gap(), disk.tracker.newest());
         disk.tracker.handle_abort();
         disk.sent.note_aborted();
@@ -213,7 +214,7 @@ impl Core {
             }
             None => {}
         }
-        self.note_lost_points(id);
+        self.note_lost_points(id, &why);
         self.note_gap(id, before);
     }
 }
