@@ -176,6 +176,8 @@ fn first_file_system(
 ) -> Result<Initramfs> {
     let mut image = Initramfs::new(vm.userland())?;
     image.tool(vm.userland(), "modprobe")?;
+    // Where the kernel itself calls it.
+    image.link("sbin/modprobe", "../bin/modprobe");
     image.modules(kernel, &[&MODULES[..], &ON_REQUEST[..]].concat())?;
     image.program("sbin/pinnace-early-attach", &programs.early_attach)?;
     let hook = Path::new(HOOKS).join("initramfs-tools/scripts/local-premount/pinnace");
