@@ -25,7 +25,7 @@ use super::disk::{
     resumed_confirmation,
 };
 use super::points::DiskPoints;
-use super::state::{AgentState, DiskRecord, Refusal, Standing};
+use super::state::{DiskRecord, Refusal, Standing};
 use super::{content, last, own_store, recorded};
 use crate::admin::agent::{LinkStatus, Response};
 use crate::exit::{Exit, Failure};
@@ -326,7 +326,7 @@ fn track(core: &mut Core, spec: &DiskSpec) -> Result<(TrackedDisk, Pins)> {
     let kept = tracking.disks().find(|disk| disk.spec().id == spec.id).cloned();
     if let Some(kept) = kept {
         if kept.spec() == spec {
-            let pins = pins_of(&kept, &core.state, core.boot_id);
+            let pins = pins_of(&kept, core);
             return Ok((kept, pins));
         }
         // Another disk has come under the name, or this one under another.
@@ -338,14 +338,18 @@ fn track(core: &mut Core, spec: &DiskSpec) -> Result<(TrackedDisk, Pins)> {
 }
 
 /// What the kernel holds of a disk that it tracks.
-fn pins_of(kept: &TrackedDisk, state: &AgentState, boot: [u8; 16]) -> Pins {
+fn pins_of(kept: &TrackedDisk, core: &Core) -> Pins {
     let DiskSpec { id, generation, geometry, .. } = *kept.spec();
-    let believed = |taken| last::believed(state, Boot { boot, taken }, (id, generation, geometry));
+    let believed = |taken| {
+        let boot = Boot { boot: core.boot_id, taken };
+        last::believed(&core.state, boot, (id, generation, geometry))
+    };
     match kept.arrival() {
         Arrival::Established => {
             Pins::Present { pending: pending(kept, geometry.chunks()), acked: kept.acked() }
         }
         Arrival::Early => Pins::Early(None),
+        Arrival::Proven(_) if core.config.compare_after_boot => Pins::Early(None),
         Arrival::Proven(taken) => Pins::Early(believed(taken).map(Box::new)),
     }
 }

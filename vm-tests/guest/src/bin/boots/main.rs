@@ -8,7 +8,7 @@
 mod machine;
 mod site;
 
-use std::{env, process::ExitCode, time::Instant};
+use std::{process::ExitCode, time::Instant};
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
@@ -17,16 +17,12 @@ use vm_tests::Rig;
 use machine::{Early, Machine, Names};
 use site::{Found, Site};
 
-/// How often each kind of boot is made, unless the command line says it.
-const ROUNDS_VARIABLE: &str = "PINNACE_BOOTS";
-const ROUNDS: u32 = 5;
-
 /// Boots a machine with a protected root disk in every way, and judges what comes of it.
 #[derive(Parser)]
 struct Cli {
-    /// How often each kind of boot is made; 5, or what PINNACE_BOOTS says, without it.
-    #[arg(long)]
-    rounds: Option<u32>,
+    /// How often each kind of boot is made.
+    #[arg(long, default_value_t = 5)]
+    rounds: u32,
 }
 
 /// How the machine stopped before a boot, and how it boots.
@@ -81,14 +77,6 @@ fn main() -> ExitCode {
     }
 }
 
-fn rounds(cli: &Cli) -> Result<u32> {
-    match (cli.rounds, env::var(ROUNDS_VARIABLE)) {
-        (Some(rounds), _) => Ok(rounds),
-        (None, Ok(text)) => text.parse().context(ROUNDS_VARIABLE),
-        (None, Err(_)) => Ok(ROUNDS),
-    }
-}
-
 fn run(cli: &Cli) -> Result<()> {
     let Some(rig) = Rig::start()? else { return Ok(()) };
     let began = Instant::now();
@@ -97,7 +85,7 @@ fn run(cli: &Cli) -> Result<()> {
     machine.update_initramfs(&site.plan()?)?;
     eprintln!("protected, and its replica is identical ({} s)", began.elapsed().as_secs());
     let (mut deltas, mut comparisons) = (0, 0);
-    for round in 0..rounds(cli)? {
+    for round in 0..cli.rounds {
         for kind in Kind::of_round(round) {
             let began = Instant::now();
             site =
