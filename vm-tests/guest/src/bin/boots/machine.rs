@@ -21,7 +21,7 @@ const MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "ext4"];
 /// Those that file systems ask for by what they do.
 const ON_REQUEST: [&str; 2] = ["crc32c_generic", "crc32c_intel"];
 
-const ROOT: ByteLen = ByteLen(160 << 20);
+const ROOT: ByteLen = ByteLen(96 << 20);
 const STORE: ByteLen = ByteLen(512 << 20);
 
 /// Where the partition of the root begins, in sectors.

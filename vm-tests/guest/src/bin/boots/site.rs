@@ -127,7 +127,7 @@ impl Site {
     fn settle(&mut self) -> Result<()> {
         let mut clean = 0;
         let began = Instant::now();
-        while clean < 4 {
+        while clean < 3 {
             let disk = self.disk()?;
             let idle = disk["dirty_bytes"] == 0 && disk["in_flight_bytes"] == 0;
             clean = if idle && disk["state"] == "protected" { clean + 1 } else { 0 };
