@@ -14,8 +14,6 @@ use libbpf_rs::{ObjectBuilder, libbpf_sys};
 
 use crate::{device::DiskClass, sys};
 
-static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/empty.o"));
-
 /// The measuring of run times, machine-wide; ends when dropped.
 #[derive(Debug)]
 pub struct Measuring {
@@ -77,7 +75,7 @@ impl EmptyProgram {
     /// # Errors
     /// If the kernel refuses.
     pub fn attach(class: DiskClass) -> Result<Self, EmptyProgramError> {
-        let object = ObjectBuilder::default().open_memory(OBJECT)?.load()?;
+        let object = ObjectBuilder::default().open_memory(crate::EMPTY_OBJECT)?.load()?;
         let name = match class {
             DiskClass::RequestBased => "empty_rq",
             DiskClass::BioBased => "empty_bio",

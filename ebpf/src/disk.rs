@@ -7,38 +7,21 @@ use std::{
     sync::{Arc, atomic::Ordering::SeqCst},
 };
 
-use blocks::{DiskId, Epoch, Extent, Generation, Geometry, Slot, TaintSet};
+use blocks::{Epoch, Extent, Slot, TaintSet};
 use libbpf_rs::{MapHandle, libbpf_sys};
 
 use crate::{
     counters::{self, Counters, ReadError},
-    device::{DeviceNumber, DiskClass},
-    harvest::{Bitmaps, coarse_words_of, words_of},
+    harvest::Bitmaps,
     in_flight::{InFlightTable, Listed},
-    limits::{SHEET_WORDS_LOG2, SHEETS_LOG2},
     load::create_array,
     mapped::Mapped,
-    meta::{self, Baseline, Meta},
+    meta::{self, Arrival, Baseline, Meta},
     pins::remove,
+    shape::{SHEET_WORDS, coarse_words_of, sheet_name, sheets_of, words_of},
+    spec::DiskSpec,
     table::DiskTable,
 };
-
-/// A disk to track.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DiskSpec {
-    /// Its identity.
-    pub id: DiskId,
-    /// The line of its history.
-    pub generation: Generation,
-    /// Its number in the kernel; of the whole disk, not of a partition.
-    pub number: DeviceNumber,
-    /// Which hooks see it.
-    pub class: DiskClass,
-    /// Its shape.
-    pub geometry: Geometry,
-    /// Its disk sequence number, by which another disk under the same number is told apart.
-    pub sequence: u64,
-}
 
 /// What all disks share.
 #[derive(Debug)]
@@ -161,6 +144,16 @@ impl TrackedDisk {
         self.counters().map(|counters| counters.ring_lost)
     }
 
+    /// How tracking of it began, as long as no agent has taken it up.
+    pub fn arrival(&self) -> Arrival {
+        self.0.maps.meta.arrival()
+    }
+
+    /// An agent has taken it up: from now on what is dirty or pending is all there is to know.
+    pub fn establish(&self) {
+        self.0.maps.meta.arrive(Arrival::Established);
+    }
+
     /// The newest acknowledged epoch, [`Epoch::NONE`] at first.
     pub fn acked(&self) -> Epoch {
         self.0.maps.meta.acked()
@@ -237,17 +230,6 @@ pub enum DiskMapError {
     },
 }
 
-/// Most words in a bitmap: 1 GiB of bits.
-pub(crate) const WORDS_MAX: u64 = 1 << (SHEET_WORDS_LOG2 + SHEETS_LOG2);
-
-const SHEET_WORDS: u64 = 1 << SHEET_WORDS_LOG2;
-
-/// How many sheets a dirty bitmap of `chunks` chunks has.
-pub(crate) fn sheets_of(chunks: u64) -> u32 {
-    let sheets = words_of(chunks).div_ceil(SHEET_WORDS);
-    u32::try_from(sheets).expect("at most WORDS_MAX words, which the caller checked")
-}
-
 impl DiskMaps {
     /// Makes the maps of a disk in its directory. The record is pinned last.
     pub(crate) fn create(at: &Path, spec: &DiskSpec) -> Result<(Self, KernelMaps), DiskMapError> {
@@ -310,11 +292,6 @@ impl DiskMaps {
 pub(crate) fn remove_pins(at: &Path) -> Result<(), crate::pins::DirectoryError> {
     remove(&at.join("meta"))?;
     remove(at)
-}
-
-/// What a sheet of the dirty bitmap is pinned as.
-fn sheet_name(index: u32) -> String {
-    format!("dirty_{index}")
 }
 
 fn create(at: &Path, name: &str, words: u64, flags: u32) -> Result<MapHandle, DiskMapError> {

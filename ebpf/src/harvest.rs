@@ -17,14 +17,14 @@ use std::sync::atomic::{
     fence,
 };
 
-use crate::limits::{COARSE_CHUNKS, INLINE_WORDS};
+use crate::limits::INLINE_WORDS;
 
 /// The bitmaps of one disk.
 #[derive(Clone, Copy)]
 pub(crate) struct Bitmaps<'a> {
     /// One bit a chunk, set by the kernel.
     pub(crate) dirty: &'a [AtomicU64],
-    /// One bit for [`COARSE_CHUNKS`] chunks, set by the kernel.
+    /// One bit for [`crate::limits::COARSE_CHUNKS`] chunks, set by the kernel.
     pub(crate) coarse: &'a [AtomicU64],
     /// One bit a chunk, ours; as long as `dirty`.
     pub(crate) pending: &'a [AtomicU64],
@@ -87,16 +87,6 @@ impl Bitmaps<'_> {
             word.fetch_or(full_word(self.chunks, index), SeqCst);
         }
     }
-}
-
-/// Words a bitmap of `chunks` chunks needs.
-pub(crate) const fn words_of(chunks: u64) -> u64 {
-    chunks.div_ceil(64)
-}
-
-/// Words a coarse bitmap of `chunks` chunks needs.
-pub(crate) const fn coarse_words_of(chunks: u64) -> u64 {
-    words_of(chunks.div_ceil(COARSE_CHUNKS as u64))
 }
 
 /// The word at `index` of a bitmap of which all `chunks` bits are set.

@@ -13,38 +13,32 @@
 //!
 //! This crate decides nothing about epochs, gaps or shipping, and reads no block.
 
-#[cfg(target_endian = "big")]
-compile_error!("maps shared with the kernel are read as little-endian words");
-
 mod conflicts;
 pub mod cost;
 mod counters;
-pub mod device;
 mod disk;
 mod harvest;
 mod in_flight;
-mod kernel;
-// Some of the numbers are for the programs only.
-#[allow(dead_code)]
-mod limits;
 mod load;
-mod mapped;
-mod meta;
-mod pins;
 mod ring;
 mod sys;
-mod table;
 mod tracking;
 mod upgrade;
+
+use ebpf_object::{
+    EMPTY_OBJECT, OBJECT, build, hooks, kernel, limits, mapped, meta, pins, shape, spec, table,
+};
 
 pub use conflicts::ConflictTable;
 pub use counters::{Counters, ReadError};
 pub use device::{DeviceNumber, DiskClass};
-pub use disk::{DiskMapError, DiskSpec, TrackedDisk};
+pub use disk::{DiskMapError, TrackedDisk};
+pub use ebpf_object::device;
+pub use ebpf_object::spec::DiskSpec;
 pub use in_flight::Listed;
 pub use limits::{DISKS, LAYOUT_VERSION};
 pub use load::{LoadError, LoadOptions};
-pub use meta::Baseline;
+pub use meta::{Arrival, Baseline};
 pub use pins::{DEFAULT_DIRECTORY, DirectoryError};
 pub use tracking::{AddDiskError, Attached, ProgramStatus, RemoveDiskError, Tracking, UnloadError};
 pub use upgrade::{Behind, UpgradeError};

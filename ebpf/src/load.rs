@@ -14,27 +14,15 @@ use blocks::ByteLen;
 use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, ObjectBuilder, OpenObject, libbpf_sys};
 
 use crate::{
+    OBJECT, build,
+    hooks::{Hook, MAPS},
     in_flight,
     kernel::Release,
-    limits::{COPIES, COPIES_AT_START, LAYOUT_VERSION},
+    limits::LAYOUT_VERSION,
     pins::{DirectoryError, Pins},
     ring::RingSize,
     sys,
 };
-
-pub(crate) static OBJECT: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/pinnace.o"));
-
-/// The maps as their pins are called, with the name that libbpf gives them.
-pub(crate) const MAPS: [(&str, &str); 8] = [
-    ("table", ".data.table"),
-    ("dirty", "dirty"),
-    ("coarse", "coarse"),
-    ("ring", "ring"),
-    ("counters", "counters"),
-    ("conflicts", "conflicts"),
-    ("in_flight", "in_flight"),
-    ("spilled", "spilled"),
-];
 
 /// The oldest kernel with all that the programs use: `request_queue.disk` is the newest of it.
 const KERNEL: (u32, u32) = (5, 15);
@@ -101,46 +89,6 @@ pub enum LoadError {
     /// A map could not be read.
     #[error("a map of the tracking programs")]
     Map(#[from] libbpf_rs::Error),
-}
-
-/// The hooks, in the order in which they are attached: starts are seen before completions are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Hook {
-    RequestIssue,
-    RequestRequeue,
-    RequestComplete,
-    BioQueue,
-    BioComplete,
-}
-
-impl Hook {
-    pub(crate) const ALL: [Self; 5] = [
-        Self::RequestIssue,
-        Self::RequestRequeue,
-        Self::RequestComplete,
-        Self::BioQueue,
-        Self::BioComplete,
-    ];
-    pub(crate) const OF_REQUESTS: [Self; 3] =
-        [Self::RequestIssue, Self::RequestRequeue, Self::RequestComplete];
-    pub(crate) const OF_BIOS: [Self; 2] = [Self::BioQueue, Self::BioComplete];
-
-    /// The programs that note conflicts: one at each hook where writes are issued. A copy that is
-    /// skipped at completion would lose a mark, so there are three; one that is skipped here makes
-    /// an attempt at a cut void, which its count of misses is enough for.
-    pub(crate) const NOTING: [&str; 2] = ["rq_issue_1", "bio_queue_1"];
-
-    /// The names of its programs, in the order in which they must run.
-    pub(crate) fn programs(self) -> impl Iterator<Item = String> {
-        let (name, copies) = match self {
-            Self::RequestIssue => ("rq_issue", 1),
-            Self::RequestRequeue => ("rq_requeue", 1),
-            Self::RequestComplete => ("rq_complete", COPIES),
-            Self::BioQueue => ("bio_queue", COPIES_AT_START),
-            Self::BioComplete => ("bio_complete", COPIES),
-        };
-        (1..=copies).map(move |copy| format!("{name}_{copy}"))
-    }
 }
 
 /// What the directory of pins holds.
@@ -248,14 +196,7 @@ pub(crate) fn pin_version_at(path: &Path) -> Result<(), LoadError> {
     Ok(())
 }
 
-/// A number for the programs that this crate was compiled with: a hash of theirs (FNV-1a).
-pub(crate) fn build() -> u64 {
-    OBJECT.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
-        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
-    })
-}
-
-/// The same of the programs that a version was pinned with.
+/// The number of the programs that a version was pinned with; see [`build`].
 pub(crate) fn build_of(version: &MapHandle) -> Option<u64> {
     let value = version.lookup(&1u32.to_ne_bytes(), MapFlags::ANY).ok()??;
     value.try_into().map(u64::from_le_bytes).ok()

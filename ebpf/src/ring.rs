@@ -19,57 +19,19 @@ use std::{
     },
 };
 
-use blocks::{ByteLen, Extent, Mark, MarkKind, MonotonicNs, Sector, Slot};
+use blocks::{Extent, Mark, MarkKind, MonotonicNs, Sector, Slot};
+
+pub(crate) use ebpf_object::ring::RingSize;
+use ebpf_object::ring::{MASK, RECORDS, WORDS};
 
 use crate::mapped::Mapped;
 
-/// Entries before the first record.
-const RECORDS: u32 = 4;
-
-const WORDS: usize = 4;
 /// Of the writers' entry.
 const BEGUN: usize = 0;
-const MASK: usize = 1;
-const MOST: usize = 2;
 /// Of the reader's.
 const TAKEN: usize = 2 * WORDS;
 /// Of a record.
 const TURN: usize = 3;
-
-/// How many records a processor can have under way: one in each context that does block I/O.
-const CONTEXTS: u64 = 3;
-
-/// The size of a ring.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct RingSize {
-    records: u32,
-    most: u64,
-}
-
-impl RingSize {
-    /// The size of a ring of `len`, or as many records more as `processors` can have under way
-    /// twice. Nothing if `len` is not a power of two from 4 KiB to 1 GiB.
-    pub(crate) fn new(len: ByteLen, processors: usize) -> Option<Self> {
-        let sound = len.0.is_power_of_two() && (4096..=1 << 30).contains(&len.0);
-        let under_way = CONTEXTS * processors as u64;
-        let records = (len.0 / (8 * WORDS as u64)).max((2 * under_way).next_power_of_two());
-        let records = u32::try_from(records).ok().filter(|_| sound)?;
-        Some(Self { records, most: u64::from(records) - under_way })
-    }
-
-    /// How many entries its map has.
-    pub(crate) fn entries(self) -> u32 {
-        RECORDS + self.records
-    }
-
-    /// Prepares a ring, before there are programs that write.
-    pub(crate) fn prepare(self, map: &impl AsFd) -> io::Result<()> {
-        let head = Mapped::new(map, u64::from(RECORDS) * WORDS as u64)?;
-        head.words()[MASK].store(u64::from(self.records) - 1, SeqCst);
-        head.words()[MOST].store(self.most, SeqCst);
-        Ok(())
-    }
-}
 
 /// Reads the ring. One reader at a time.
 #[derive(Debug)]

@@ -18,16 +18,15 @@ use crate::{
     cost::RunTime,
     counters::{self, ReadError},
     device::{self, DiskClass},
-    disk::{
-        DiskMapError, DiskMaps, DiskSpec, KernelMaps, Shared, TrackedDisk, WORDS_MAX, remove_pins,
-        sheets_of,
-    },
-    harvest::words_of,
+    disk::{DiskMapError, DiskMaps, KernelMaps, Shared, TrackedDisk, remove_pins},
+    hooks::Hook,
     in_flight::InFlightTable,
-    limits::{DISKS, SHEETS_LOG2},
-    load::{self, Found, Hook, LoadError, LoadOptions},
+    limits::DISKS,
+    load::{self, Found, LoadError, LoadOptions},
     pins::{DirectoryError, Pins},
     ring::RingReader,
+    shape::{WORDS_MAX, sheet_key, sheets_of, words_of},
+    spec::DiskSpec,
     sys,
     table::DiskTable,
     upgrade::{self, Behind, UpgradeError},
@@ -156,6 +155,18 @@ impl Tracking {
             return Self::load(Pins::open(directory)?, options);
         }
         Self::load(pins, options)
+    }
+
+    /// Takes up what is pinned in `directory`, if all of it is there. Loads nothing.
+    ///
+    /// # Errors
+    /// Among others, if another version's programs are there.
+    pub fn take_up(directory: &Path) -> Result<Option<Self>, LoadError> {
+        let pins = Pins::open(directory)?;
+        upgrade::recover(&pins)?;
+        let Found::Complete = load::inspect(&pins)? else { return Ok(None) };
+        let mut tracking = Self::open(pins)?;
+        Ok(tracking.take_up_disks()?.then_some(tracking))
     }
 
     fn load(pins: Pins, options: LoadOptions) -> Result<(Self, Attached), LoadError> {
@@ -443,11 +454,6 @@ fn open_conflicts(pins: &Pins) -> Result<ConflictTable, LoadError> {
     let path = pins.map("conflicts");
     ConflictTable::new(&MapHandle::from_pinned_path(&path)?, programs)
         .map_err(|source| LoadError::Pin { path, source })
-}
-
-/// Under which key the programs look for a sheet of a dirty bitmap.
-fn sheet_key(slot: Slot, index: u32) -> u32 {
-    slot.0 << SHEETS_LOG2 | index
 }
 
 /// Whether the programs find `inner` under `key` in `outer`.

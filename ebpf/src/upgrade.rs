@@ -29,10 +29,12 @@ use blocks::Slot;
 use libbpf_rs::{MapCore, MapHandle, ObjectBuilder};
 
 use crate::{
+    OBJECT,
     counters::{self, Counters, ReadError},
     device::{self, DiskClass},
     disk::TrackedDisk,
-    load::{self, Hook, LoadError, MAPS, OBJECT},
+    hooks::{Hook, MAPS},
+    load::{self, LoadError},
     pins::{self, DirectoryError, Pins},
     sys,
 };
@@ -191,7 +193,7 @@ fn rename(from: &Path, to: &Path) -> Result<(), DirectoryError> {
 
 /// Whether the programs that are pinned are those of this build.
 pub(crate) fn is_current(pins: &Pins) -> bool {
-    let is_it = |map: MapHandle| load::build_of(&map).is_some_and(|build| build == load::build());
+    let is_it = |map: MapHandle| load::build_of(&map).is_some_and(|build| build == crate::build());
     sys::open_pin(&pins.version()).is_ok()
         && MapHandle::from_pinned_path(pins.version()).is_ok_and(is_it)
 }

@@ -8,6 +8,7 @@
 //! ```
 
 mod clock;
+mod closing;
 mod content;
 mod core;
 mod cutter;
@@ -16,6 +17,7 @@ mod doctor;
 mod enroll;
 mod freeze;
 mod hooks;
+mod last;
 mod link;
 pub(crate) mod own_store;
 mod points;
@@ -29,6 +31,7 @@ mod status;
 mod trouble;
 mod verify;
 
+pub(crate) use closing::close;
 pub(crate) use doctor::{Finding, Grade, examine};
 pub(crate) use enroll::enroll;
 pub(crate) use freeze::guard as freeze_guard;

@@ -23,8 +23,8 @@ pub use durable::{create_dirs, publish, read_whole, write_whole};
 pub use error::{Failure, Operation, StorageError};
 pub use faulty::FaultyStorage;
 pub use io::{
-    BlockDevice, BlockDeviceError, FileStorage, LockError, flush_filesystem, freeze_filesystem,
-    thaw_filesystem,
+    BlockDevice, BlockDeviceError, FileExtent, FileStorage, LockError, extents_of,
+    flush_filesystem, freeze_filesystem, thaw_filesystem,
 };
 pub use path::{StorePath, StorePathError};
 pub use seam::{OpenMode, Space, Storage, StorageFile};

@@ -122,13 +122,17 @@ pub fn read(
     path: &StorePath,
     geometry: Geometry,
 ) -> Result<Log, ReadLogError> {
-    let pages = pages_of(geometry);
-    let len_max = size_of::<RawHeader>() + pages * (size_of::<RawRecord>() + PAGE_WORDS * 8);
-    let bytes = read_whole(storage, path, len_max)?;
+    let bytes = read_whole(storage, path, len_max(geometry))?;
     decode(&bytes, path, geometry.chunks())
 }
 
-fn encode(log: &Log) -> Vec<u8> {
+/// The longest that a log of a disk of `geometry` can be, in bytes.
+pub fn len_max(geometry: Geometry) -> usize {
+    size_of::<RawHeader>() + pages_of(geometry) * (size_of::<RawRecord>() + PAGE_WORDS * 8)
+}
+
+/// The bytes of a log.
+pub fn encode(log: &Log) -> Vec<u8> {
     let mut body = Vec::new();
     let mut records = 0;
     let mut at = 0;
@@ -178,8 +182,9 @@ fn raw_header(header: &LogHeader, records: u64) -> RawHeader {
     raw
 }
 
-/// A log of a disk of at most `chunks_max` chunks: its bitmap takes that much memory.
-fn decode(bytes: &[u8], path: &StorePath, chunks_max: u64) -> Result<Log, ReadLogError> {
+/// Checks the bytes of a log that was found at `path`. One of a disk of more than `chunks_max` chunks
+/// is refused: its bitmap takes that much memory.
+pub fn decode(bytes: &[u8], path: &StorePath, chunks_max: u64) -> Result<Log, ReadLogError> {
     let damaged = |what| ReadLogError::Damaged { path: path.clone(), what };
     let unknown = || ReadLogError::Unknown(path.clone());
     let (raw, mut rest) = RawHeader::ref_from_prefix(bytes).map_err(|_| unknown())?;

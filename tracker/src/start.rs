@@ -6,6 +6,8 @@
 
 use blocks::{Bitmap, Coverage, Epoch, GapReason};
 
+use crate::hrl::Log;
+
 /// What a tracker begins with.
 #[derive(Debug)]
 pub enum Start {
@@ -32,6 +34,10 @@ pub enum Pins {
         /// The newest epoch that was acknowledged, as kept beside them.
         acked: Epoch,
     },
+    /// The maps of programs that were attached before the root file system was mounted, and of which
+    /// no agent knows yet: with the log that the machine wrote last, if it is believed
+    /// ([`crate::last::believed`]).
+    Early(Option<Box<Log>>),
     /// Nothing.
     Absent,
 }
@@ -49,17 +55,21 @@ pub struct Record {
 
 /// Decides where tracking of a disk stands.
 ///
-/// A log that was closed cleanly is not enough on its own: it would need a proof that nothing was
-/// written between its closing and the attachment of the programs, which this version does not
-/// attempt. So maps that are gone are a gap, whatever the log says; its state only names the
-/// reason.
+/// A log that was closed cleanly is not enough on its own: it takes a proof that nothing was written
+/// between its closing and the attachment of the programs, and only who attached them before anything
+/// could be written has that. Else maps that are gone are a gap, whatever the log says; its state
+/// only names the reason.
 pub fn decide(pins: Pins, record: Option<Record>) -> Start {
     match (pins, record) {
         (_, None) => Start::Gap(GapReason::NeverReplicated),
         (Pins::Present { pending, acked }, Some(record)) => {
             Start::Continue { pending, coverage: record.coverage, acked }
         }
-        (Pins::Absent, Some(record)) => Start::Gap(match record.coverage {
+        (Pins::Early(Some(log)), Some(_)) => {
+            let Log { header, dirty } = *log;
+            Start::Continue { pending: dirty, coverage: header.coverage, acked: header.acked }
+        }
+        (Pins::Early(None) | Pins::Absent, Some(record)) => Start::Gap(match record.coverage {
             Coverage::Gap(GapReason::NeverReplicated) => GapReason::NeverReplicated,
             _ if record.same_boot || record.closed => GapReason::TrackerLost,
             _ => GapReason::UncleanStop,
@@ -92,6 +102,41 @@ mod tests {
         assert_eq!(of(Some(closed)), Some(GapReason::TrackerLost));
         let seeding = record(Coverage::Gap(GapReason::NeverReplicated));
         assert_eq!(of(Some(seeding)), Some(GapReason::NeverReplicated));
+    }
+
+    #[test]
+    fn early_maps_are_worth_what_the_last_log_is() {
+        let following = record(Coverage::Complete);
+        let of = |log| decide(Pins::Early(log), Some(following));
+        assert_eq!(gap(&of(None)), Some(GapReason::UncleanStop));
+        let log = |coverage| {
+            let geometry =
+                blocks::Geometry::new(64, 512, blocks::ChunkSize::from_bytes(4096).unwrap());
+            let header = crate::hrl::LogHeader {
+                disk: blocks::DiskId([1; 16]),
+                generation: blocks::Generation([2; 16]),
+                geometry: geometry.unwrap(),
+                boot_id: [0; 16],
+                disk_sequence: 1,
+                acked: Epoch(5),
+                coverage,
+                state: crate::hrl::LogState::Closed,
+            };
+            let mut dirty = Bitmap::new(8);
+            dirty.insert_word(0, 1 << 3);
+            Some(Box::new(Log { header, dirty }))
+        };
+        for coverage in [Coverage::Complete, Coverage::Gap(GapReason::Requested)] {
+            let Start::Continue { pending, coverage: c, acked } = of(log(coverage)) else {
+                panic!("a log that is believed was not");
+            };
+            assert_eq!((pending.count(), c, acked), (1, coverage, Epoch(5)));
+        }
+        assert_eq!(
+            gap(&decide(Pins::Early(log(Coverage::Complete)), None)),
+            Some(GapReason::NeverReplicated),
+            "what is on no record was never replicated"
+        );
     }
 
     #[test]

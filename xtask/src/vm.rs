@@ -1,4 +1,4 @@
-//! Kernels by kinds of disks, in virtual machines.
+//! Kernels by kinds of disks, and boots of a protected root disk, in virtual machines.
 
 use std::env;
 
@@ -15,6 +15,9 @@ use crate::{
 /// Set to `1`, this skips the virtual machines in the tests, and they say so.
 const SKIP_VARIABLE: &str = "PINNACE_SKIP_VM_TESTS";
 
+/// How often each kind of boot is made in a night.
+const BOOTS_OF_A_NIGHT: u32 = 100;
+
 /// Written on demand, and by the night.
 const TABLE: &str = "docs/kernels.md";
 
@@ -29,6 +32,9 @@ pub(crate) struct Wanted {
     /// Write the table of what was run to `docs/kernels.md`.
     #[arg(long)]
     table: bool,
+    /// Instead of kernels and disks, boots of a protected root disk: so many of each kind.
+    #[arg(long, value_name = "N", conflicts_with_all = ["full", "table", "kernel", "only"])]
+    boots: Option<u32>,
     /// Only this series (5.10, 6.1, 6.12, newest); may be repeated.
     #[arg(long, value_name = "SERIES")]
     kernel: Vec<String>,
@@ -40,6 +46,9 @@ pub(crate) struct Wanted {
 /// The task `vm`.
 pub(crate) fn run(wanted: &Wanted) -> Result<()> {
     setup::ensure_installed(Purpose::Test, wanted.consent)?;
+    if let Some(rounds) = wanted.boots {
+        return boots(rounds);
+    }
     let mut arguments = Vec::new();
     if wanted.full {
         arguments.push("--full");
@@ -54,7 +63,8 @@ pub(crate) fn run(wanted: &Wanted) -> Result<()> {
 
 /// What a night runs.
 pub(crate) fn in_full() -> Result<()> {
-    matrix(&["--full", "--table", TABLE])
+    matrix(&["--full", "--table", TABLE])?;
+    boots(BOOTS_OF_A_NIGHT)
 }
 
 /// What the tests run.
@@ -63,7 +73,29 @@ pub(crate) fn subset() -> Result<()> {
         eprintln!("virtual machines are skipped: {SKIP_VARIABLE}=1");
         return Ok(());
     }
-    matrix(&[])
+    matrix(&[])?;
+    boots(rounds_of_a_test()?)
+}
+
+/// Boots of each kind in the tests: as many as `PINNACE_BOOTS` says, or five.
+fn rounds_of_a_test() -> Result<u32> {
+    env::var("PINNACE_BOOTS").map_or(Ok(5), |text| text.parse().context("PINNACE_BOOTS"))
+}
+
+/// Builds early-attach as it is shipped, so that it needs no library where it runs.
+pub(crate) fn build_early_attach() -> Result<()> {
+    let build = ["rustc", "--package", "early-attach", "--bin", "early-attach", "--"];
+    let mut build = cargo(&build);
+    run_command(build.args(["-C", "target-feature=+crt-static"])).context("building")
+}
+
+fn boots(rounds: u32) -> Result<()> {
+    run_command(&mut cargo(&["build", "--package", "vm-guest", "--package", "pinnace"]))
+        .context("building")?;
+    build_early_attach()?;
+    let mut boots = as_root(built("debug").join("boots"))?;
+    run_command(boots.args(["--rounds", &rounds.to_string()]))
+        .context("boots of a protected root disk")
 }
 
 fn matrix(arguments: &[&str]) -> Result<()> {

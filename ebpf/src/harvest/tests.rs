@@ -3,6 +3,10 @@ use std::{sync::atomic::Ordering::SeqCst, thread};
 use blocks::Bitmap;
 
 use super::*;
+use crate::{
+    limits::COARSE_CHUNKS,
+    shape::{coarse_words_of, words_of},
+};
 
 fn zeroes(words: u64) -> Vec<AtomicU64> {
     (0..words).map(|_| AtomicU64::new(0)).collect()

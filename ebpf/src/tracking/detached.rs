@@ -5,7 +5,8 @@ use std::{thread, time::Duration};
 use super::Tracking;
 use crate::{
     device::DiskClass,
-    load::{self, Hook, LoadError},
+    hooks::Hook,
+    load::{self, LoadError},
     pins,
 };
 

@@ -29,7 +29,9 @@ use crate::admin::agent::{Latency, Response, SentBytes, VerifyStatus};
 
 mod check;
 
-pub(super) use check::{follow_upgrade, resumed_check, resumed_confirmation, resumed_debt};
+pub(super) use check::{
+    begin_at_zero, follow_upgrade, kept_offset, resumed_check, resumed_confirmation, resumed_debt,
+};
 
 /// Answers a `protect` once the target has taken the disk, or refused it.
 pub(super) type Waiting = Sender<anyhow::Result<Response>>;

@@ -170,7 +170,7 @@ pub(super) fn is_any_mounted(disks: &[DeviceNumber]) -> bool {
 
 /// Where the file systems that lie on one of these disks are mounted for writing, those on top of
 /// others first; all places of each.
-fn mounts_on(disks: &[DeviceNumber]) -> Result<Vec<Vec<PathBuf>>> {
+pub(super) fn mounts_on(disks: &[DeviceNumber]) -> Result<Vec<Vec<PathBuf>>> {
     let text = fs::read_to_string("/proc/self/mountinfo").context("reading the mounts")?;
     let mut found: Vec<(usize, u64, Vec<PathBuf>)> = Vec::new();
     for mount in text.lines().filter_map(Mount::parse).filter(|mount| mount.writable) {

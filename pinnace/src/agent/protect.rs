@@ -9,23 +9,24 @@ use blocks::{Bitmap, Coverage, DiskId, GapReason, Generation, Geometry};
 use control::EpochRetry;
 use crossbeam_channel::Sender;
 use ebpf::device::Device;
-use ebpf::{DiskSpec, TrackedDisk, Tracking};
+use ebpf::{Arrival, DiskSpec, TrackedDisk, Tracking};
 use shipper::DiskSource;
 use tracker::DiskTracker;
 use tracker::cut::Heat;
 use tracker::hrl::{LogHeader, LogState};
+use tracker::last::Boot;
 use tracker::start::{Pins, Record, Start, decide};
 use wire::DataKey;
 
 use super::clock::now;
 use super::core::Core;
 use super::disk::{
-    Pass, ProtectedDisk, Retry, Sent, Session, follow_upgrade, resumed_check, resumed_confirmation,
-    resumed_debt,
+    Pass, ProtectedDisk, Retry, Sent, Session, begin_at_zero, follow_upgrade, resumed_check,
+    resumed_confirmation, resumed_debt,
 };
 use super::points::DiskPoints;
 use super::state::{DiskRecord, Refusal, Standing};
-use super::{content, own_store, recorded};
+use super::{content, last, own_store, recorded};
 use crate::admin::agent::{LinkStatus, Response};
 use crate::exit::{Exit, Failure};
 use crate::identity::{hex, random_bytes};
@@ -184,9 +185,7 @@ pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> R
     let (id, geometry) = (spec.id, spec.geometry);
     let (tracked, pins) = track(core, &spec)?;
     let start = decide(pins, Some(remembered(core, record, geometry)?));
-    if matches!(start, Start::Gap(_)) {
-        tracked.fill_pending();
-    }
+    keep_start(&tracked, &start);
     let source = DiskSource { id, path: device.path.clone(), geometry };
     let handle = core.engine.add_disk(source).context("opening the disk for reading")?;
     if let Some(behind) = core.behind.remove(&tracked.slot()) {
@@ -248,8 +247,37 @@ pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> R
         disk.keep_baseline();
     }
     own_store::announce_source(id, disk.device.sequence)?;
+    prepare_last_log(core, id, geometry, &disk.name);
     core.disks.insert(id, disk);
     Ok(())
+}
+
+/// Has the kernel hold what tracking begins with, whatever becomes of this agent. What was attached
+/// early is one like any other from then on.
+fn keep_start(tracked: &TrackedDisk, start: &Start) {
+    match start {
+        Start::Gap(_) => tracked.fill_pending(),
+        Start::Continue { pending, acked, .. } if tracked.arrival() != Arrival::Established => {
+            pending.words().for_each(|(index, bits)| tracked.add_pending(index, bits));
+            tracked.acknowledge(*acked);
+            begin_at_zero(tracked);
+        }
+        Start::Continue { .. } => {}
+    }
+    tracked.establish();
+}
+
+/// Makes room for the log that is written when the machine stops, and notes where it is.
+fn prepare_last_log(core: &Core, id: DiskId, geometry: Geometry, name: &str) {
+    let prepared = last::prepare(&core.state, id, geometry);
+    if let Err(error) = &prepared {
+        tracing::info!(DISK = name, "compared after each start of the machine: {error:#}");
+    }
+    match last::write_plan(&core.state) {
+        Ok(true) => tracing::info!("the initramfs has to be made anew, if it attaches early"),
+        Ok(false) => {}
+        Err(error) => tracing::warn!("the plan for the initramfs: {error:#}"),
+    }
 }
 
 /// What is to be tracked, if the disk is as long as it was.
@@ -305,9 +333,8 @@ fn track(core: &mut Core, spec: &DiskSpec) -> Result<(TrackedDisk, Pins)> {
     let kept = tracking.disks().find(|disk| disk.spec().id == spec.id).cloned();
     if let Some(kept) = kept {
         if kept.spec() == spec {
-            let pending = pending(&kept, spec.geometry.chunks());
-            let acked = kept.acked();
-            return Ok((kept, Pins::Present { pending, acked }));
+            let pins = pins_of(&kept, core);
+            return Ok((kept, pins));
         }
         // Another disk has come under the name, or this one under another.
         tracking.remove_disk(kept.slot())?;
@@ -315,6 +342,23 @@ fn track(core: &mut Core, spec: &DiskSpec) -> Result<(TrackedDisk, Pins)> {
     let slot = tracking.add_disk(spec).context("tracking the disk")?;
     let tracked = tracking.disk(slot).context("a disk that was just added")?.clone();
     Ok((tracked, Pins::Absent))
+}
+
+/// What the kernel holds of a disk that it tracks.
+fn pins_of(kept: &TrackedDisk, core: &Core) -> Pins {
+    let DiskSpec { id, generation, geometry, .. } = *kept.spec();
+    let believed = |taken| {
+        let boot = Boot { boot: core.boot_id, taken };
+        last::believed(&core.state, boot, (id, generation, geometry))
+    };
+    match kept.arrival() {
+        Arrival::Established => {
+            Pins::Present { pending: pending(kept, geometry.chunks()), acked: kept.acked() }
+        }
+        Arrival::Early => Pins::Early(None),
+        Arrival::Proven(_) if core.config.compare_after_boot => Pins::Early(None),
+        Arrival::Proven(taken) => Pins::Early(believed(taken).map(Box::new)),
+    }
 }
 
 /// What the log says of a disk; without one, nobody knows which gap was open.

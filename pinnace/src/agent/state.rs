@@ -113,7 +113,7 @@ impl AgentState {
     /// The state in `root`, whose directories are made if need be.
     pub(crate) fn open(root: &Path) -> Result<Self> {
         let state = Self { root: root.to_owned() };
-        for dir in ["pki", "disks", "keys", "logs"] {
+        for dir in ["pki", "disks", "keys", "logs", "last"] {
             let dir = state.root.join(dir);
             fs::create_dir_all(&dir).with_context(|| format!("creating {}", dir.display()))?;
         }
@@ -191,7 +191,7 @@ impl AgentState {
     pub(crate) fn forget(&self, id: DiskId) -> Result<()> {
         let record = self.root.join("disks").join(format!("{id}.json"));
         let log = self.root.join("logs").join(format!("{id}.hrl"));
-        for path in [record, self.key_path(id), log] {
+        for path in [record, self.key_path(id), log, self.last_log(id)] {
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                     return Err(error).with_context(|| format!("removing {}", path.display()));
@@ -200,6 +200,16 @@ impl AgentState {
             }
         }
         Ok(())
+    }
+
+    /// Where the log of a disk is that is written last before the machine stops.
+    pub(crate) fn last_log(&self, id: DiskId) -> PathBuf {
+        self.root.join("last").join(format!("{id}.log"))
+    }
+
+    /// What the initramfs is told.
+    pub(crate) fn plan(&self) -> PathBuf {
+        self.root.join("early-attach.plan")
     }
 
     fn key_path(&self, id: DiskId) -> PathBuf {

@@ -22,6 +22,8 @@ pub(super) enum AgentCommand {
     },
     /// The agent and its connection
     Status,
+    /// Close the logs of dirty chunks before the machine stops; called by the shutdown hook
+    Close,
     /// Check what this machine needs, with a fix for what is missing
     Doctor,
 }
@@ -35,6 +37,7 @@ pub(super) fn execute(global: &Global, command: &AgentCommand) -> Result<()> {
             Ok(())
         }
         AgentCommand::Status => show_agent(global),
+        AgentCommand::Close => close(global),
         AgentCommand::Doctor => doctor(global),
     }
 }
@@ -49,6 +52,23 @@ fn show_agent(global: &Global) -> Result<()> {
     println!("Link    {}", status.link);
     println!("Memory  {}", super::output::size(status.memory_bytes));
     println!("Disks   {}", status.disks.len());
+    Ok(())
+}
+
+fn close(global: &Global) -> Result<()> {
+    let mut open = 0;
+    for closed in crate::agent::close(&global.agent()?)? {
+        match closed.result {
+            Ok(chunks) => println!("{}: closed, with {chunks} dirty chunks", closed.path),
+            Err(error) => {
+                open += 1;
+                println!("{}: to be compared after the next start: {error:#}", closed.path);
+            }
+        }
+    }
+    if open > 0 {
+        bail!(Failure::new(Exit::Refused, format!("{open} logs stay open")));
+    }
     Ok(())
 }
 

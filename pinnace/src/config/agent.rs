@@ -36,6 +36,8 @@ pub(crate) struct AgentConfig {
     pub(crate) dirty_threshold_percent: u16,
     /// How often the log of dirty chunks is made durable while running.
     pub(crate) log_interval: Duration,
+    /// Whether disks are compared after each start of the machine, whatever is proven.
+    pub(crate) compare_after_boot: bool,
     /// The longest wait before what failed is tried again.
     pub(crate) retry_longest: Duration,
     /// Which recovery points are made, and how.
@@ -62,6 +64,7 @@ layer!(AgentLayer {
     iops: u64,
     dirty_threshold_percent: u16,
     log_interval: Interval,
+    compare_after_boot: bool,
     retry_longest: Interval,
 } tables {
     policy: PolicyLayer,
@@ -101,6 +104,7 @@ impl AgentConfig {
             iops: layer.iops,
             dirty_threshold_percent: layer.dirty_threshold_percent.unwrap_or(50),
             log_interval: interval(layer.log_interval, 60),
+            compare_after_boot: layer.compare_after_boot.unwrap_or(false),
             retry_longest: interval(layer.retry_longest, control::LONGEST.as_secs()),
             policy: Policy::check(&layer.policy).context("policy")?,
             hooks: Hooks::check(layer.hooks).context("hooks")?,

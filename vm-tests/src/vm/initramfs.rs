@@ -7,7 +7,7 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io::BufWriter,
-    os::unix::fs::PermissionsExt,
+    os::unix::fs::{PermissionsExt, symlink},
     path::{Path, PathBuf},
 };
 
@@ -103,6 +103,27 @@ impl Initramfs {
     /// Puts a symbolic link there.
     pub fn link(&mut self, path: &str, to: &str) {
         self.entries.insert(path.to_owned(), Content::Link(to.to_owned()));
+    }
+
+    /// Lays the same out below a new directory, for a file system that is made of it.
+    pub fn lay_out(&self, directory: &Path) -> Result<()> {
+        for place in ["dev", "proc", "run", "sys", "tmp"] {
+            fs::create_dir_all(directory.join(place)).context("laying an image out")?;
+        }
+        for (path, content) in &self.entries {
+            let path = directory.join(path);
+            let describe = || format!("making {}", path.display());
+            fs::create_dir_all(path.parent().unwrap_or(directory)).with_context(describe)?;
+            match content {
+                Content::Bytes(content, mode) => {
+                    fs::write(&path, content).with_context(describe)?;
+                    fs::set_permissions(&path, fs::Permissions::from_mode(*mode))?;
+                }
+                Content::Link(to) => symlink(to, &path).with_context(describe)?,
+                Content::Host(source) => drop(fs::copy(source, &path).with_context(describe)?),
+            }
+        }
+        Ok(())
     }
 
     /// Writes the image to a file.

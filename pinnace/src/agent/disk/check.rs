@@ -25,10 +25,21 @@ const BETWEEN_LOOKS: Duration = Duration::from_micros(500);
 /// The cross-check of a disk that was tracked before: it goes on from the offset kept then, so that
 /// a loss while no agent ran is found.
 pub(in crate::agent) fn resumed_check(tracked: &TrackedDisk) -> CrossCheck {
+    kept_offset(tracked).map_or_else(CrossCheck::default, CrossCheck::resume)
+}
+
+/// By how much the programs count more than the kernel, once that is settled.
+pub(in crate::agent) fn kept_offset(tracked: &TrackedDisk) -> Option<i64> {
     match tracked.baseline() {
-        [BASELINE_KEPT, offset, _, _] => CrossCheck::resume(offset.cast_signed()),
-        _ => CrossCheck::default(),
+        [BASELINE_KEPT, offset, _, _] => Some(offset.cast_signed()),
+        _ => None,
     }
+}
+
+/// A disk that was tracked before anything was written to it: both count from zero, and nothing was
+/// under way.
+pub(in crate::agent) fn begin_at_zero(tracked: &TrackedDisk) {
+    tracked.keep_baseline([BASELINE_KEPT, 0, REST_KEPT, 0]);
 }
 
 /// Whether an agent before this one owed the disk a comparison: see

@@ -6,14 +6,14 @@ use nix::sys::utsname::uname;
 
 /// A kernel's release: the text, and its first two numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Release {
+pub struct Release {
     text: String,
     version: (u32, u32),
 }
 
 impl Release {
     /// Of the running kernel.
-    pub(crate) fn running() -> io::Result<Self> {
+    pub fn running() -> io::Result<Self> {
         let system = uname()?;
         let text = system.release().to_string_lossy();
         Self::parse(&text).ok_or_else(|| {
@@ -27,7 +27,8 @@ impl Release {
         Some(Self { text: text.to_owned(), version })
     }
 
-    pub(crate) fn is_before(&self, version: (u32, u32)) -> bool {
+    /// Whether it is older than a version, by the first two numbers.
+    pub fn is_before(&self, version: (u32, u32)) -> bool {
         self.version < version
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! An array map of [`WORDS`] words: 0 magic; 1 sectors; 2, 3 disk id; 4, 5 generation; 6 device
 //! number and class; 7 logical block and log2 of a chunk's bytes; 8 disk sequence number; 9 newest
-//! acknowledged epoch; 10 to 13 baseline. Identities are read as little-endian words. Words 9 and
+//! acknowledged epoch; 10 to 13 baseline; 14 how tracking began, 15 and 16 the number that proves
+//! it. Identities are read as little-endian words. Words 9 and
 //! on are written at run time, each on its own; the others once, before the map is pinned.
 
 use std::{array, io, os::fd::AsFd, sync::atomic::Ordering::SeqCst};
@@ -11,12 +12,12 @@ use blocks::{ChunkSize, DiskId, Epoch, Generation, Geometry};
 
 use crate::{
     device::{DeviceNumber, DiskClass},
-    disk::DiskSpec,
     mapped::Mapped,
+    spec::DiskSpec,
 };
 
 /// How long the record is.
-pub(crate) const WORDS: u32 = 64;
+pub const WORDS: u32 = 64;
 
 const MAGIC: u64 = u64::from_le_bytes(*b"pinnaceD");
 
@@ -28,20 +29,39 @@ const BLOCK_AND_CHUNK: usize = 7;
 const SEQUENCE: usize = 8;
 const ACKED: usize = 9;
 const BASELINE: usize = 10;
+const ARRIVAL: usize = 14;
+const PROOF: usize = 15;
 
 /// Four numbers that the agent keeps for its cross-check; their meaning is its own.
 pub type Baseline = [u64; 4];
 
+/// How tracking of a disk began, as far as whoever reads the record must know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Arrival {
+    /// An agent began it, or has taken it up: what is pending is all there is to know.
+    Established,
+    /// Before the root file system was mounted, and what was before is not known.
+    Early,
+    /// The same, and nothing was written between the closing of the log that has this number and
+    /// now (`docs/boot.md`).
+    Proven([u8; 16]),
+}
+
 /// A disk's record, mapped.
 #[derive(Debug)]
-pub(crate) struct Meta(Mapped);
+pub struct Meta(Mapped);
 
 impl Meta {
-    pub(crate) fn new(map: &impl AsFd) -> io::Result<Self> {
+    /// Maps a record.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn new(map: &impl AsFd) -> io::Result<Self> {
         Mapped::new(map, u64::from(WORDS)).map(Self)
     }
 
-    pub(crate) fn write(&self, spec: &DiskSpec) {
+    /// Describes a disk, of which nothing is acknowledged yet.
+    pub fn write(&self, spec: &DiskSpec) {
         let geometry = spec.geometry;
         let number = u64::from(spec.number.devt());
         let block = u64::from(geometry.logical_block());
@@ -56,7 +76,7 @@ impl Meta {
     }
 
     /// What the record says, or nothing if no disk of ours can be like that.
-    pub(crate) fn read(&self) -> Option<DiskSpec> {
+    pub fn read(&self) -> Option<DiskSpec> {
         if self.get(0) != MAGIC {
             return None;
         }
@@ -73,20 +93,46 @@ impl Meta {
         })
     }
 
-    pub(crate) fn acked(&self) -> Epoch {
+    /// The newest acknowledged epoch.
+    pub fn acked(&self) -> Epoch {
         Epoch(self.get(ACKED))
     }
 
-    pub(crate) fn acknowledge(&self, epoch: Epoch) {
+    /// Keeps it.
+    pub fn acknowledge(&self, epoch: Epoch) {
         self.set(ACKED, epoch.0);
     }
 
-    pub(crate) fn baseline(&self) -> Baseline {
+    /// What was kept for the cross-check.
+    pub fn baseline(&self) -> Baseline {
         array::from_fn(|i| self.get(BASELINE + i))
     }
 
-    pub(crate) fn keep_baseline(&self, baseline: Baseline) {
+    /// Keeps it; each number is stored on its own.
+    pub fn keep_baseline(&self, baseline: Baseline) {
         (BASELINE..).zip(baseline).for_each(|(word, value)| self.set(word, value));
+    }
+
+    /// How tracking began.
+    pub fn arrival(&self) -> Arrival {
+        match self.get(ARRIVAL) {
+            0 => Arrival::Established,
+            2 => Arrival::Proven(self.identity(PROOF)),
+            _ => Arrival::Early,
+        }
+    }
+
+    /// Keeps how tracking began. The number is there before the word that speaks of it.
+    pub fn arrive(&self, arrival: Arrival) {
+        let word = match arrival {
+            Arrival::Established => 0,
+            Arrival::Early => 1,
+            Arrival::Proven(number) => {
+                self.set_identity(PROOF, number);
+                2
+            }
+        };
+        self.set(ARRIVAL, word);
     }
 
     fn get(&self, word: usize) -> u64 {

@@ -19,19 +19,19 @@ mod limits;
 const CLANG_VERSIONS: std::ops::RangeInclusive<u32> = 13..=24;
 
 fn main() {
-    println!("cargo::rerun-if-changed=bpf");
+    println!("cargo::rerun-if-changed=../bpf");
     println!("cargo::rerun-if-env-changed=CLANG");
     let out = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let clang = find_clang();
     for name in ["pinnace", "empty"] {
-        compile(&clang, Path::new(&format!("bpf/{name}.bpf.c")), &out.join(format!("{name}.o")));
+        compile(&clang, Path::new(&format!("../bpf/{name}.bpf.c")), &out.join(format!("{name}.o")));
     }
 }
 
 fn compile(clang: &Path, source: &Path, object: &Path) {
     let mut arguments: Vec<String> =
         // The third version of the instruction set has the fetching atomics.
-        ["-mcpu=v3", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror", "-Ibpf"].map(String::from).to_vec();
+        ["-mcpu=v3", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror", "-I../bpf"].map(String::from).to_vec();
     arguments.extend(numbers().iter().map(|(name, value)| format!("-D{name}={value}")));
     if env::var_os("CARGO_FEATURE_MUTANTS").is_some() {
         arguments.push("-DMUTANTS".into());

@@ -17,14 +17,15 @@ use blocks::{Slot, TaintSet};
 
 use crate::{
     device::{self, DeviceNumber, DiskClass},
-    disk::DiskSpec,
     limits::{BUCKETS_LOG2, DISKS, WAYS},
     mapped::Mapped,
+    spec::DiskSpec,
 };
 
 const BUCKET_WORDS: usize = (1 << BUCKETS_LOG2) * WAYS as usize;
 const RECORD_WORDS: usize = 8;
-const WORDS: usize = BUCKET_WORDS + DISKS as usize * RECORD_WORDS;
+/// How long the table is.
+pub const WORDS: usize = BUCKET_WORDS + DISKS as usize * RECORD_WORDS;
 
 /// Offsets within a record.
 const SECTORS: usize = 0;
@@ -34,18 +35,23 @@ const HABITS: usize = 3;
 
 /// All entries that this device number could have are taken.
 #[derive(Debug)]
-pub(crate) struct Crowded;
+pub struct Crowded;
 
+/// The table, mapped.
 #[derive(Debug)]
-pub(crate) struct DiskTable(Mapped);
+pub struct DiskTable(Mapped);
 
 impl DiskTable {
-    pub(crate) fn new(map: &impl AsFd) -> io::Result<Self> {
+    /// Maps it.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn new(map: &impl AsFd) -> io::Result<Self> {
         Mapped::new(map, WORDS as u64).map(Self)
     }
 
     /// Writes the record of a slot that no entry names, without taints.
-    pub(crate) fn describe(&self, slot: Slot, spec: &DiskSpec) {
+    pub fn describe(&self, slot: Slot, spec: &DiskSpec) {
         let shift = spec.geometry.chunk().sectors().trailing_zeros();
         let class = spec.class.number();
         self.record(slot, SECTORS).store(spec.geometry.sectors(), SeqCst);
@@ -56,14 +62,14 @@ impl DiskTable {
     }
 
     /// Makes the programs find `number` in `slot`.
-    pub(crate) fn publish(&self, number: DeviceNumber, slot: Slot) -> Result<(), Crowded> {
+    pub fn publish(&self, number: DeviceNumber, slot: Slot) -> Result<(), Crowded> {
         let free = self.bucket(number).iter().find(|entry| entry.load(SeqCst) == 0);
         free.ok_or(Crowded)?.store(entry(number, slot), SeqCst);
         Ok(())
     }
 
     /// Makes the programs no longer find it. Programs that are running may still.
-    pub(crate) fn withdraw(&self, number: DeviceNumber, slot: Slot) {
+    pub fn withdraw(&self, number: DeviceNumber, slot: Slot) {
         for found in self.bucket(number) {
             if found.load(SeqCst) == entry(number, slot) {
                 found.store(0, SeqCst);
@@ -71,12 +77,13 @@ impl DiskTable {
         }
     }
 
-    pub(crate) fn is_published(&self, number: DeviceNumber, slot: Slot) -> bool {
+    /// Whether the programs find `number` in `slot`.
+    pub fn is_published(&self, number: DeviceNumber, slot: Slot) -> bool {
         self.bucket(number).iter().any(|found| found.load(SeqCst) == entry(number, slot))
     }
 
     /// Withdraws every entry of `slot`, whatever its device number.
-    pub(crate) fn withdraw_slot(&self, slot: Slot) {
+    pub fn withdraw_slot(&self, slot: Slot) {
         for found in &self.0.words()[..BUCKET_WORDS] {
             let word = found.load(SeqCst);
             if word != 0 && word >> 32 == u64::from(slot.0) {
@@ -85,16 +92,19 @@ impl DiskTable {
         }
     }
 
-    pub(crate) fn taints(&self, slot: Slot) -> TaintSet {
+    /// What the programs could not follow.
+    pub fn taints(&self, slot: Slot) -> TaintSet {
         let word = self.record(slot, SHIFT_AND_TAINTS).load(SeqCst);
         TaintSet(u32::try_from(word >> 32).expect("32 bits are left"))
     }
 
-    pub(crate) fn add_taints(&self, slot: Slot, taints: TaintSet) {
+    /// Adds what was found elsewhere.
+    pub fn add_taints(&self, slot: Slot, taints: TaintSet) {
         self.record(slot, SHIFT_AND_TAINTS).fetch_or(u64::from(taints.0) << 32, SeqCst);
     }
 
-    pub(crate) fn clear_taints(&self, slot: Slot, taints: TaintSet) {
+    /// Clears these, and no others.
+    pub fn clear_taints(&self, slot: Slot, taints: TaintSet) {
         self.record(slot, SHIFT_AND_TAINTS).fetch_and(!(u64::from(taints.0) << 32), SeqCst);
     }
 
@@ -115,14 +125,15 @@ fn entry(number: DeviceNumber, slot: Slot) -> u64 {
 
 impl DiskClass {
     /// Its number in the programs' table and in a disk's record.
-    pub(crate) const fn number(self) -> u32 {
+    pub const fn number(self) -> u32 {
         match self {
             Self::RequestBased => 1,
             Self::BioBased => 2,
         }
     }
 
-    pub(crate) const fn from_number(number: u32) -> Option<Self> {
+    /// The class of a number, if it is one.
+    pub const fn from_number(number: u32) -> Option<Self> {
         match number {
             1 => Some(Self::RequestBased),
             2 => Some(Self::BioBased),

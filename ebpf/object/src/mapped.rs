@@ -10,14 +10,14 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 
 /// One array map or several, as `words` words one after the other.
 #[derive(Debug)]
-pub(crate) struct Mapped {
+pub struct Mapped {
     memory: MmapRaw,
     words: usize,
 }
 
 impl Mapped {
     /// Maps the first `words` words of `map`, which was made with `BPF_F_MMAPABLE`.
-    pub(crate) fn new(map: &impl AsFd, words: u64) -> io::Result<Self> {
+    pub fn new(map: &impl AsFd, words: u64) -> io::Result<Self> {
         let words = usize::try_from(words).map_err(io::Error::other)?;
         let memory = MmapOptions::new().len(words * 8).map_raw(&map.as_fd())?;
         Ok(Self { memory, words })
@@ -25,7 +25,7 @@ impl Mapped {
 
     /// Maps `maps` one after the other: `words_each` words of each, which are whole pages. They
     /// were made with `BPF_F_MMAPABLE`.
-    pub(crate) fn joined<M: AsFd>(maps: &[M], words_each: u64) -> io::Result<Self> {
+    pub fn joined<M: AsFd>(maps: &[M], words_each: u64) -> io::Result<Self> {
         let len = usize::try_from(8 * words_each).ok().and_then(NonZeroUsize::new);
         let len = len.ok_or(io::ErrorKind::InvalidInput)?;
         // Room for all, of which each map takes its part.
@@ -43,7 +43,8 @@ impl Mapped {
         Ok(Self { memory, words: maps.len() * len.get() / 8 })
     }
 
-    pub(crate) fn words(&self) -> &[AtomicU64] {
+    /// The words.
+    pub fn words(&self) -> &[AtomicU64] {
         let start = self.memory.as_mut_ptr().cast::<AtomicU64>();
         // SAFETY: the mapping is readable, writable and shared, at least `8 * words` bytes long,
         // page-aligned, and lives as long as `self`. The kernel backs it with the maps' own

@@ -55,14 +55,14 @@ pub enum DirectoryError {
 
 /// A directory of pins that this process has locked.
 #[derive(Debug)]
-pub(crate) struct Pins {
+pub struct Pins {
     directory: PathBuf,
     _lock: Flock<File>,
 }
 
 impl Pins {
     /// Opens `directory`, making it and mounting the BPF file system if need be.
-    pub(crate) fn open(directory: &Path) -> Result<Self, DirectoryError> {
+    pub fn open(directory: &Path) -> Result<Self, DirectoryError> {
         ensure_bpf_file_system(directory)?;
         make_directory(directory)?;
         let at = |source| DirectoryError::Io { path: directory.to_owned(), source };
@@ -74,44 +74,50 @@ impl Pins {
         }
     }
 
-    pub(crate) fn version(&self) -> PathBuf {
+    /// Where the version is pinned.
+    pub fn version(&self) -> PathBuf {
         self.path("version")
     }
 
-    pub(crate) fn path(&self, name: &str) -> PathBuf {
+    /// Where anything else is.
+    pub fn path(&self, name: &str) -> PathBuf {
         self.directory.join(name)
     }
 
-    pub(crate) fn map(&self, name: &str) -> PathBuf {
+    /// Where a map is, by the name of its pin.
+    pub fn map(&self, name: &str) -> PathBuf {
         self.directory.join("maps").join(name)
     }
 
-    pub(crate) fn program(&self, name: &str) -> PathBuf {
+    /// Where a program is.
+    pub fn program(&self, name: &str) -> PathBuf {
         self.directory.join("programs").join(name)
     }
 
-    pub(crate) fn link(&self, name: &str) -> PathBuf {
+    /// Where its link is.
+    pub fn link(&self, name: &str) -> PathBuf {
         self.directory.join("links").join(name)
     }
 
-    pub(crate) fn disk(&self, slot: Slot) -> PathBuf {
+    /// The directory of a disk.
+    pub fn disk(&self, slot: Slot) -> PathBuf {
         self.directory.join("disks").join(slot.0.to_string())
     }
 
     /// Makes the directories that [`Self::map`] and the others are in.
-    pub(crate) fn make_directories(&self) -> Result<(), DirectoryError> {
+    pub fn make_directories(&self) -> Result<(), DirectoryError> {
         ["maps", "programs", "links", "disks"]
             .iter()
             .try_for_each(|name| make_directory(&self.directory.join(name)))
     }
 
     /// Makes the directory of a disk.
-    pub(crate) fn make_disk(&self, slot: Slot) -> Result<(), DirectoryError> {
+    pub fn make_disk(&self, slot: Slot) -> Result<(), DirectoryError> {
         make_directory(&self.disk(slot))
     }
 
     /// The slots that have a directory.
-    pub(crate) fn disks(&self) -> Result<Vec<Slot>, DirectoryError> {
+    pub fn disks(&self) -> Result<Vec<Slot>, DirectoryError> {
         let path = self.directory.join("disks");
         let at = |source| DirectoryError::Io { path: path.clone(), source };
         let mut slots = Vec::new();
@@ -125,7 +131,7 @@ impl Pins {
     }
 
     /// Removes every pin, the version first and the links before what they use.
-    pub(crate) fn clear(&self) -> Result<(), DirectoryError> {
+    pub fn clear(&self) -> Result<(), DirectoryError> {
         remove(&self.version())?;
         ["next", "ready", "links", "programs", "disks", "maps"]
             .iter()
@@ -133,14 +139,14 @@ impl Pins {
     }
 
     /// Removes every pin and the directory itself.
-    pub(crate) fn remove(self) -> Result<(), DirectoryError> {
+    pub fn remove(self) -> Result<(), DirectoryError> {
         self.clear()?;
         remove(&self.directory)
     }
 }
 
 /// Removes a pin, or a directory with all pins in it. Nothing there is fine.
-pub(crate) fn remove(path: &Path) -> Result<(), DirectoryError> {
+pub fn remove(path: &Path) -> Result<(), DirectoryError> {
     let removed = match fs::symlink_metadata(path) {
         Ok(found) if found.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),
@@ -154,7 +160,11 @@ pub(crate) fn remove(path: &Path) -> Result<(), DirectoryError> {
     }
 }
 
-pub(crate) fn make_directory(path: &Path) -> Result<(), DirectoryError> {
+/// Makes a directory for pins, and those above it.
+///
+/// # Errors
+/// If the system refuses.
+pub fn make_directory(path: &Path) -> Result<(), DirectoryError> {
     let made = DirBuilder::new().mode(0o700).recursive(true).create(path);
     made.map_err(|source| DirectoryError::Io { path: path.to_owned(), source })
 }

@@ -11,10 +11,14 @@ use blocks::{ChunkSize, Geometry};
 use nix::sys::stat::{SFlag, major, makedev, minor, stat};
 
 mod accounting;
+mod direct;
+mod fingerprint;
 mod refusal;
 mod sysfs;
 
 pub use accounting::{Accounting, DiskStatistics};
+pub use direct::Direct;
+pub use fingerprint::Fingerprint;
 pub use refusal::Untrackable;
 
 use sysfs::Attributes;
@@ -216,7 +220,7 @@ pub fn whole_disks() -> io::Result<Vec<String>> {
 }
 
 /// How many writes to a disk are under way; none if it is not known.
-pub(crate) fn writes_in_flight(number: DeviceNumber) -> Option<u64> {
+pub fn writes_in_flight(number: DeviceNumber) -> Option<u64> {
     let reads_and_writes = Attributes::at(sysfs::directory(number)).text("inflight").ok()?;
     reads_and_writes.split_whitespace().nth(1)?.parse().ok()
 }
@@ -225,7 +229,7 @@ pub(crate) fn writes_in_flight(number: DeviceNumber) -> Option<u64> {
 ///
 /// NVMe has commands without data that write (write zeroes, write uncorrectable), and hardly others.
 /// SCSI has some, but many more that only ask, and that monitors send all the time.
-pub(crate) fn habits(number: DeviceNumber) -> u32 {
+pub fn habits(number: DeviceNumber) -> u32 {
     let Ok(attributes) = Attributes::of_whole_disk(number) else { return 0 };
     let name = attributes.device_name();
     if name.starts_with("nvme") {
