@@ -17,8 +17,10 @@ const LEN: ByteLen = ByteLen(512 << 20);
 const SETTINGS: &str = "interval = \"1s\"\ndirty_threshold_percent = 100\n\
     [policy]\npoint_interval = \"1s\"\n";
 const WORDS: &str = "cannot keep up";
+/// A refusal comes once deltas that were shipped first have not helped, three times.
+const PATIENCE: Duration = Duration::from_secs(300);
 
-/// Measures it, for as many seconds as points are wanted.
+/// Measures it until as many points as are wanted were refused.
 pub(crate) fn measure(rig: &Rig, wanted: usize) -> Result<Findings> {
     let program = pinnace_binary()?;
     let setting = Setting { program: &program, settings: SETTINGS, mistake: None, len: LEN };
@@ -28,10 +30,10 @@ pub(crate) fn measure(rig: &Rig, wanted: usize) -> Result<Findings> {
     // What is dirty before the writers are at speed is a point like any other.
     std::thread::sleep(Duration::from_secs(1));
     let (since, before) = (now(), stage.counts()?);
-    let (began, time) = (Instant::now(), Duration::from_secs(wanted as u64));
+    let began = Instant::now();
     let mut said: BTreeMap<String, usize> = BTreeMap::new();
     let mut last = before.refused;
-    while began.elapsed() < time {
+    while said.values().sum::<usize>() < wanted && began.elapsed() < PATIENCE {
         std::thread::sleep(Duration::from_millis(100));
         let status = stage.site.status()?;
         let refused = status["points"]["refused"].as_u64().unwrap_or_default();
@@ -42,7 +44,7 @@ pub(crate) fn measure(rig: &Rig, wanted: usize) -> Result<Findings> {
         }
         last = refused;
     }
-    let after = stage.counts()?;
+    let (after, time) = (stage.counts()?, began.elapsed());
     let written = load.stop()?;
     let store = stage.store()?;
     let judged = judge::judge(&stage, &store, &points(&store, since)?)?;
