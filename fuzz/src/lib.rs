@@ -95,6 +95,13 @@ pub static TARGETS: &[Target] = &[
         memory_max: ByteLen(16 << 20),
     },
     Target {
+        name: "last-logs",
+        body: targets::last_logs::run,
+        seeds: targets::last_logs::seeds,
+        input_len_max: 4 << 10,
+        memory_max: ByteLen(4 << 20),
+    },
+    Target {
         name: "logs",
         body: targets::logs::run,
         seeds: targets::logs::seeds,

@@ -78,3 +78,13 @@ pub(crate) fn log(bytes: &mut [u8]) {
         at += len;
     }
 }
+
+/// A last log: the log, and the record of 192 bytes before it, which holds the log's checksum too.
+pub(crate) fn last_log(bytes: &mut [u8]) {
+    const RECORD: usize = 192;
+    let Some((record, log)) = bytes.split_at_mut_checked(RECORD) else { return };
+    self::log(log);
+    record[176..184].copy_from_slice(&(log.len() as u64).to_le_bytes());
+    record[184..188].copy_from_slice(&crc32c::crc32c(log).to_le_bytes());
+    seal(record, 0, RECORD - 4);
+}

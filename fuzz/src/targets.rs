@@ -2,6 +2,7 @@
 
 pub(crate) mod epochs;
 pub(crate) mod frames;
+pub(crate) mod last_logs;
 pub(crate) mod logs;
 pub(crate) mod messages;
 pub(crate) mod nbd;

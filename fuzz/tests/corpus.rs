@@ -57,6 +57,7 @@ replays! {
     target_sessions: "target-session",
     epochs: "epochs",
     stores: "store",
+    last_logs: "last-logs",
     logs: "logs",
     nbd: "nbd",
     texts: "texts",
