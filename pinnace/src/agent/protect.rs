@@ -243,9 +243,7 @@ pub(super) fn take_up(core: &mut Core, record: &DiskRecord, device: Device) -> R
         disk.proves |= begins && disk.check.settled_offset().is_some();
         disk.owes_comparison &= !disk.proves;
     }
-    if disk.proves {
-        disk.keep_baseline();
-    }
+    disk.keep_baseline();
     own_store::announce_source(id, disk.device.sequence)?;
     prepare_last_log(core, id, geometry, &disk.name);
     core.disks.insert(id, disk);

@@ -8,3 +8,4 @@ mod programs;
 mod room;
 mod statistics;
 mod subject;
+mod successors;

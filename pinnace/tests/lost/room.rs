@@ -9,7 +9,9 @@ use blocks::{ByteLen, Extent, Sector};
 use nix::libc;
 use vm_tests::{BlockDevice, LoopDisk, LoopSpec, Partition, Rig};
 
-use crate::subject::{PATIENCE, ensure_never_compared, hide, mend, number, said, site, zram};
+use crate::subject::{
+    PATIENCE, ensure_never_compared, hide, mend_and_prove, number, said, site, zram,
+};
 
 /// Small writes to so many places: fewer chunks than would make a delta a comparison.
 const PLACES: u64 = 6_000;
@@ -109,7 +111,7 @@ fn a_table_of_eight_writes_is_too_small_and_says_so() -> Result<()> {
     site.protect(&disk, PATIENCE)?;
     let hidden = hide(&site, "bio_complete", "rq_issue_1")?;
     write_from_threads(&disk)?;
-    mend(&site, &disk, &hidden)?;
+    mend_and_prove(&site, &disk, &hidden)?;
     let before = site.agent.log()?.matches(FULL).count();
     write_everywhere(&[open(&disk)?])?;
     said(&site, FULL, before + 1)?;

@@ -9,7 +9,7 @@ use blocks::ByteLen;
 use nix::sys::signal::Signal;
 use vm_tests::{BlockDevice, LoopDisk, LoopSpec, Rig, Site, Target, fill};
 
-use crate::subject::{PATIENCE, hide, mend, said, site, use_disk};
+use crate::subject::{MISSING, PATIENCE, hide, mend_and_prove, said, site, use_disk};
 
 /// More than is lost afterwards.
 const NOT_KEPT: u64 = 1000;
@@ -41,7 +41,6 @@ fn write(disk: &BlockDevice, blocks: u64, content: u8) -> Result<()> {
 }
 
 const GAP: &str = "it can't follow: I/O statistics off";
-const MISSING: &str = "written sectors that tracking did not see";
 
 /// They are off under load: that is a gap at once, since nobody knows what was lost meanwhile. And
 /// whatever was counted and not kept hides no loss that comes after.
@@ -65,7 +64,7 @@ fn statistics_that_are_switched_off_are_a_gap_and_hide_no_later_loss() -> Result
     let names = hide(&site, "rq_complete", "rq_issue_1")?;
     write(&disk, LOST, 0x5b)?;
     said(&site, MISSING, 1)?;
-    mend(&site, &disk, &names)
+    mend_and_prove(&site, &disk, &names)
 }
 
 /// How nobody looks.
@@ -113,7 +112,7 @@ fn statistics_that_were_off_while_nobody_looked_hide_no_loss() -> Result<()> {
         said(&site, GAP, before + 1)?;
         site.wait_for_state(disk.name(), "protected", PATIENCE)?;
         site.prove(&disk, PATIENCE)?;
-        mend(&site, &disk, &names)?;
+        mend_and_prove(&site, &disk, &names)?;
     }
     Ok(())
 }

@@ -17,6 +17,9 @@ pub(crate) const PINNACE: &str = env!("CARGO_BIN_EXE_pinnace");
 /// Long enough for anything here on a loaded machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
+/// What the agent says of writes that only the statistics hold.
+pub(crate) const MISSING: &str = "written sectors that tracking did not see";
+
 /// The kernel detaches programs in its own time, which is some milliseconds.
 const DETACHED: Duration = Duration::from_secs(1);
 
@@ -78,7 +81,12 @@ pub(crate) fn mend(site: &Site, disk: &BlockDevice, hidden: &[PathBuf]) -> Resul
     let before = number(&site.disk(disk.name())?, "/tracking/gaps");
     hidden.iter().try_for_each(fs::remove_file)?;
     found(site, disk, before)?;
-    site.wait_for_state(disk.name(), "protected", PATIENCE)?;
+    site.wait_for_state(disk.name(), "protected", PATIENCE).map(drop)
+}
+
+/// The same, and nothing that was hidden is missing in the end.
+pub(crate) fn mend_and_prove(site: &Site, disk: &BlockDevice, hidden: &[PathBuf]) -> Result<()> {
+    mend(site, disk, hidden)?;
     site.prove(disk, PATIENCE)
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use blocks::{ByteLen, DiskId, Epoch, Generation, MachineId, Ticket};
 use quinn::crypto::rustls::QuicServerConfig;
-use quinn::{Connection, Endpoint, RecvStream};
+use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
@@ -52,6 +52,7 @@ struct Known {
 struct Lie {
     name: &'static str,
     after: After,
+    /// Nothing, of one that stops listening.
     tell: fn(&Known) -> Vec<u8>,
 }
 
@@ -61,7 +62,7 @@ const fn lie(name: &'static str, after: After, tell: fn(&Known) -> Vec<u8>) -> L
 
 use After::{Hello, Opening, Part};
 
-static LIES: [Lie; 20] = [
+static LIES: [Lie; 21] = [
     lie("noise instead of a welcome", Hello, |_| vec![0xa5; 4096]),
     lie("a message of 4 GiB", Hello, |_| vec![0xff; 64]),
     lie("a version nobody offered", Hello, |_| welcome(9, WINDOW_MIN, 0)),
@@ -93,6 +94,7 @@ static LIES: [Lie; 20] = [
         let pongs = TargetMessage::Pong(1).encode().repeat(1 << 20);
         [pongs, durable(it.disk, Epoch(1 << 40))].concat()
     }),
+    lie("a deaf ear, on a connection that is kept alive", Opening, |_| Vec::new()),
     lie("credit for an epoch that is not there", Opening, |it| credit(it.disk, Epoch(1 << 40), 1)),
     lie("more credit than was sent", Part, |it| credit(it.disk, it.epoch, u64::MAX)),
     lie("half an epoch is durable", Part, |it| durable(it.disk, it.epoch)),
@@ -131,6 +133,9 @@ fn credit(disk: DiskId, epoch: Epoch, bytes: u64) -> Vec<u8> {
     TargetMessage::Credit { disk, epoch, consumed: ByteLen(bytes) }.encode().to_vec()
 }
 
+/// Both directions of the control stream, and the stream of an epoch that was begun.
+type Streams = (SendStream, RecvStream, Option<RecvStream>);
+
 /// Where the path leads in place of the site's target, with its keys.
 struct Impostor {
     runtime: Runtime,
@@ -164,8 +169,8 @@ impl Impostor {
         let lying = async {
             let incoming = self.endpoint.accept().await.context("the endpoint is open")?;
             let connection = incoming.await?;
-            // To stop what is unread would end the epoch.
-            let _unread = self.converse(&connection, lie).await?;
+            // To drop the streams would end the session, or the epoch, and hide what the lie does.
+            let _streams = self.converse(&connection, lie).await?;
             // An agent that believed it would keep the connection alive. How it ended does not matter:
             // the last datagram of one that was left may be lost.
             connection.closed().await;
@@ -175,8 +180,8 @@ impl Impostor {
         lied.context("the agent keeps listening")?
     }
 
-    /// Lies, and hands out the stream that it left unread.
-    async fn converse(&self, connection: &Connection, lie: &Lie) -> Result<Option<RecvStream>> {
+    /// Lies, and hands out the streams, read as far as that took.
+    async fn converse(&self, connection: &Connection, lie: &Lie) -> Result<Streams> {
         let mut unread = None;
         let (mut send, mut receive) = connection.accept_bi().await?;
         let mut decoder = MessageDecoder::new();
@@ -186,7 +191,7 @@ impl Impostor {
                 match AgentMessage::decode(&envelope)? {
                     AgentMessage::Hello(_) if lie.after == Hello => {
                         send.write_all(&(lie.tell)(&known)).await?;
-                        return Ok(unread);
+                        return Ok((send, receive, unread));
                     }
                     AgentMessage::Hello(_) => {
                         send.write_all(&welcome(1, WINDOW_MIN, 0)).await?;
@@ -195,7 +200,7 @@ impl Impostor {
                         known = Known { disk: open.disk, generation: open.generation, ..known };
                         if lie.after == After::Welcome {
                             send.write_all(&(lie.tell)(&known)).await?;
-                            return Ok(unread);
+                            return Ok((send, receive, unread));
                         }
                         let ticket = open.origin.claim.ticket;
                         let answer = opened_for(open.disk, open.generation, self.durable, ticket);
@@ -204,9 +209,13 @@ impl Impostor {
                             let (epoch, stream) = part_of_an_epoch(connection).await?;
                             (known.epoch, unread) = (epoch, Some(stream));
                         }
+                        let words = (lie.tell)(&known);
+                        if words.is_empty() {
+                            receive.stop(VarInt::from_u32(0))?;
+                        }
                         // What follows is for the agent to judge; it may be gone already.
-                        drop(send.write_all(&(lie.tell)(&known)).await);
-                        return Ok(unread);
+                        drop(send.write_all(&words).await);
+                        return Ok((send, receive, unread));
                     }
                     _ => {}
                 }

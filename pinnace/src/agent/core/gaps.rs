@@ -109,10 +109,12 @@ impl Core {
             };
             self.retract_points(id, retracted, &reason.to_string());
             self.open_gap(id, reason);
-            // After the gap is on record: a crash in between finds the taints again.
-            if let (GapReason::Tainted(taints), Some(disk)) = (reason, self.disks.get(&id)) {
+            // After the gap is on record: a crash in between finds taints and losses again.
+            let Some(disk) = self.disks.get(&id) else { continue };
+            if let GapReason::Tainted(taints) = reason {
                 disk.tracked.clear_taints(taints);
             }
+            disk.keep_baseline();
         }
     }
 

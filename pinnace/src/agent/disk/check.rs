@@ -67,7 +67,8 @@ pub(in crate::agent) fn resumed_confirmation(tracked: &TrackedDisk) -> Confirmat
 
 impl ProtectedDisk {
     /// Looks for what tracking could not follow and for writes it did not see: the reason of a
-    /// gap, if there is one. Taints stay until the caller has put the gap on record.
+    /// gap, if there is one. Taints and the baseline stay as they are until the caller has put the
+    /// gap on record, so that the next agent finds it again if this one does not come so far.
     pub(in crate::agent) fn look(&mut self) -> anyhow::Result<Option<GapReason>> {
         let mut taints = self.tracked.taints();
         let kept = self.device.keeps_statistics()?;
@@ -89,19 +90,20 @@ impl ProtectedDisk {
         if !kept || matches!(verdict, Verdict::Unkept { .. }) || due {
             taints = taints.with(Taint::StatisticsOff);
         }
-        if self.proves {
-            self.keep_baseline();
-        }
         if let Verdict::Missing { sectors } = verdict {
             self.points.confirmation.handle_missing(sectors);
         }
-        Ok(match verdict {
+        let gap = match verdict {
             _ if !taints.is_empty() => Some(GapReason::Tainted(taints)),
             Verdict::Missing { sectors } => {
                 Some(GapReason::CrossCheck { missing_sectors: sectors })
             }
             _ => None,
-        })
+        };
+        if gap.is_none() {
+            self.keep_baseline();
+        }
+        Ok(gap)
     }
 
     /// Holds the programs' count against the kernel's statistics.
@@ -133,9 +135,9 @@ impl ProtectedDisk {
         self.settle();
     }
 
-    /// Leaves what this agent has settled for the next one.
+    /// Leaves what this agent has settled for the next one, if it proves anything.
     pub(in crate::agent) fn keep_baseline(&self) {
-        let Some(offset) = self.check.settled_offset() else { return };
+        let Some(offset) = self.check.settled_offset().filter(|_| self.proves) else { return };
         let (kept, rest) = match self.points.confirmation.rest() {
             Some(rest) => (REST_KEPT, rest.cast_unsigned()),
             None => (0, 0),

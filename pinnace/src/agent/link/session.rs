@@ -80,7 +80,7 @@ impl<'a> Session<'a> {
                         let words = "the target ended the session".into();
                         return Ended::Failed(FailureClass::Passing, words);
                     }
-                    Err(_) => return ended(&anyhow!(self.connection.closed().await)),
+                    Err(error) => return self.lost(&error),
                 },
                 command = commands.recv() => match command {
                     None | Some(LinkCommand::Stop) => return Ended::Stopped,
@@ -95,8 +95,8 @@ impl<'a> Session<'a> {
     /// Sends what the session has to say, tells the core what it was told, grants room.
     async fn pump(&mut self) -> Option<Ended> {
         while let Some(bytes) = self.session.poll_transmit() {
-            if self.control.0.write_all(&bytes).await.is_err() {
-                return Some(ended(&anyhow!(self.connection.closed().await)));
+            if let Err(error) = self.control.0.write_all(&bytes).await {
+                return Some(self.lost(&error));
             }
         }
         while let Some(event) = self.session.poll_event() {
@@ -106,6 +106,15 @@ impl<'a> Session<'a> {
         }
         self.grant();
         None
+    }
+
+    /// The control stream is gone, with the connection or without it: a target may stop the one and
+    /// keep the other alive, so nobody waits for that to end.
+    fn lost(&self, error: &dyn std::error::Error) -> Ended {
+        match self.connection.close_reason() {
+            Some(reason) => ended(&anyhow!(reason)),
+            None => Ended::Failed(FailureClass::Passing, format!("the session broke off: {error}")),
+        }
     }
 
     fn event(&mut self, event: SourceEvent) -> Option<Ended> {
