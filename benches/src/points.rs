@@ -22,7 +22,7 @@ use crate::{Findings, Rounds, rival};
 mod serve;
 mod store;
 
-use serve::{Viewed, forget_cached, rate_in_order, rate_over_nbd};
+use serve::{Viewed, data_of_disk, data_of_view, forget_cached, rate_in_order, rate_over_nbd};
 use store::{Cut, Replica};
 
 pub(crate) const NAME: &str = "points";
@@ -136,8 +136,16 @@ impl Scattered {
     fn read_once(&self, rig: &Rig, len: ByteLen, rates: &mut Rates) -> Result<()> {
         let directory = self.directory.path();
         let base = self.replica.base();
-        let raw = || rate_over_nbd(rig, RawFile::open(&base)?, len);
-        let view = || rate_over_nbd(rig, Viewed(self.replica.view(VIEW_CACHE_DEFAULT)?), len);
+        let raw = || {
+            let disk = RawFile::open(&base)?;
+            let data = data_of_disk(&disk, len)?;
+            rate_over_nbd(rig, disk, len, data)
+        };
+        let view = || {
+            let view = self.replica.view(VIEW_CACHE_DEFAULT)?;
+            let data = data_of_view(&view, len)?;
+            rate_over_nbd(rig, Viewed(view), len, data)
+        };
         forget_cached(directory)?;
         rates.raw.cold.push(raw()?);
         rates.raw.warm.push(raw()?);

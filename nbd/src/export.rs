@@ -115,4 +115,69 @@ impl Run {
         }
         true
     }
+
+    /// Calls data the holes of less than `hole_min` bytes that lie between data: a client that skips
+    /// such a hole asks once more for it, and zeroes are sent in less time than a request takes.
+    pub fn bridge(runs: impl IntoIterator<Item = Self>, hole_min: u64) -> Vec<Self> {
+        let mut bridged: Vec<Self> = Vec::new();
+        for run in runs {
+            if run.content == Content::Data
+                && let Some(hole) = bridged.pop_if(|last| last.len < hole_min)
+            {
+                match bridged.last_mut() {
+                    Some(data) => data.len += hole.len,
+                    None => bridged.push(hole),
+                }
+            }
+            run.append_to(&mut bridged, usize::MAX);
+        }
+        bridged
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn run(len: u64, content: Content) -> Run {
+        Run { len, content }
+    }
+
+    #[test]
+    fn short_holes_between_data_are_bridged_and_no_others() {
+        use Content::{Data, Hole};
+        let [data, short, long] = [run(4, Data), run(3, Hole), run(8, Hole)];
+        let bridge = |runs: &[Run]| Run::bridge(runs.iter().copied(), 8);
+        assert_eq!(bridge(&[data, short, data, short, data]), [run(18, Data)]);
+        assert_eq!(bridge(&[data, long, data]), [data, long, data]);
+        assert_eq!(bridge(&[short, data, short]), [short, data, short]);
+        assert_eq!(bridge(&[]), []);
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_bridged_is_as_long_and_data_stays_data(
+            lens in prop::collection::vec(1u64..20, 0..20), begins_with_data: bool,
+        ) {
+            let content = |at: usize| match (at % 2 == 0) == begins_with_data {
+                true => Content::Data,
+                false => Content::Hole,
+            };
+            let runs: Vec<_> =
+                lens.iter().enumerate().map(|(at, len)| run(*len, content(at))).collect();
+            let paint = |runs: &[Run]| -> Vec<Content> {
+                runs.iter().flat_map(|run| (0..run.len).map(|_| run.content)).collect()
+            };
+            let bridged = Run::bridge(runs.iter().copied(), 10);
+            let (before, after) = (paint(&runs), paint(&bridged));
+            prop_assert_eq!(before.len(), after.len());
+            let lost = before.iter().zip(&after).any(|pair| pair == (&Content::Data, &Content::Hole));
+            prop_assert!(!lost);
+            prop_assert!(bridged.is_sorted_by(|run, next| run.content != next.content));
+            let inner = bridged.iter().skip(1).rev().skip(1);
+            prop_assert!(inner.clone().all(|run| run.content == Content::Data || run.len >= 10));
+        }
+    }
 }

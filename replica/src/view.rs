@@ -14,6 +14,7 @@
 
 mod ahead;
 mod allocation;
+mod by_place;
 mod decoded;
 mod layers;
 mod map;
@@ -202,8 +203,22 @@ impl View {
         {
             ahead.want(&self.layers, next);
         }
-        read_base(&self.layers, self.base.as_ref(), extent, buffer)?;
+        read_base(&self.layers, extent, buffer, |offset, bytes| self.read_known(offset, bytes))?;
         Ok(self.layers.read_noted(extent, buffer)?)
+    }
+
+    /// Reads of the base; what it is known to have no data for is not asked for.
+    fn read_known(&self, offset: u64, buffer: &mut [u8]) -> Result<(), StorageError> {
+        let (mut next, end) = (offset, offset + buffer.len() as u64);
+        let place = |at: u64| usize::try_from(at - offset).expect("within the buffer");
+        while next < end {
+            let data = self.next_data(next)?;
+            let (from, to) = (data.start.min(end), data.end.min(end));
+            buffer[place(next)..place(from)].fill(0);
+            self.base.read_exact_at(from, &mut buffer[place(from)..place(to)])?;
+            next = to;
+        }
+        Ok(())
     }
 
     #[cfg(test)]
@@ -225,20 +240,19 @@ impl View {
     }
 }
 
-/// Reads of a base what no delta has of `extent`. What deltas have may be overwritten in `buffer`,
-/// so they are read after it.
+/// Reads of a base, by `read_at`, what no delta has of `extent`. What deltas have may be overwritten
+/// in `buffer`, so they are read after it.
 fn read_base(
     layers: &Layers,
-    base: &dyn StorageFile,
     extent: Extent,
     buffer: &mut [u8],
+    read_at: impl Fn(u64, &mut [u8]) -> Result<(), StorageError>,
 ) -> Result<(), StorageError> {
     let place = |sector: Sector| {
         usize::try_from(sector.bytes() - extent.start.bytes()).expect("within the buffer")
     };
-    let mut read = |(from, to): (Sector, Sector)| {
-        base.read_exact_at(from.bytes(), &mut buffer[place(from)..place(to)])
-    };
+    let mut read =
+        |(from, to): (Sector, Sector)| read_at(from.bytes(), &mut buffer[place(from)..place(to)]);
     let behind = Extent { start: extent.end(), sectors: 0 };
     let (mut next, mut stretch): (_, Option<(Sector, Sector)>) = (extent.start, None);
     for covered in layers.within(extent).map(|segment| segment.extent()).chain([behind]) {
@@ -308,7 +322,8 @@ impl DiskShared {
         buffer: &mut [u8],
     ) -> Result<(), ReadError> {
         let extent = Extent { start, sectors: buffer.len() as u64 / SECTOR_SIZE };
-        read_base(layers, self.taker.base.file(), extent, buffer)?;
+        let base = self.taker.base.file();
+        read_base(layers, extent, buffer, |offset, bytes| base.read_exact_at(offset, bytes))?;
         Ok(layers.read(extent, buffer)?)
     }
 

@@ -3,6 +3,7 @@
 use std::{ops::Range, sync::PoisonError};
 
 use blocks::SECTOR_SIZE;
+use storage::StorageError;
 
 use super::{ReadError, Source, View};
 
@@ -85,7 +86,7 @@ impl View {
     }
 
     /// The next bytes of the base that are data, from `offset` on; empty at the end if none are.
-    fn next_data(&self, offset: u64) -> Result<Range<u64>, ReadError> {
+    pub(super) fn next_data(&self, offset: u64) -> Result<Range<u64>, StorageError> {
         let known = || self.known_base.lock().unwrap_or_else(PoisonError::into_inner);
         let last = known().clone();
         if let Some(last) = last.filter(|last| (last.asked..last.data.end).contains(&offset)) {

@@ -200,8 +200,9 @@ impl Layers {
     /// The first segment within `extent` of each frame that has to be decoded to read it.
     pub(crate) fn missing(&self, extent: Extent) -> Vec<Segment> {
         let mut frames = HashSet::new();
-        let missing = self.within_frames(extent).filter(|segment| !self.pages.holds(*segment));
-        missing.filter(|segment| frames.insert(segment.source())).collect()
+        let mut missing = self.pages.missing(self.within_frames(extent));
+        missing.retain(|segment| frames.insert(segment.source()));
+        missing
     }
 
     /// Decodes the frame of a segment, unless that is being done, or was.

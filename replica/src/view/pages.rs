@@ -7,14 +7,12 @@
 //! Invariants: no more than `pages_max` pages are held, spare ones counted; of a page, the sectors
 //! that are marked as here hold what the view shows there, which never changes.
 
-use std::{
-    collections::{BTreeMap, btree_map::Entry},
-    sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard},
-};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use blocks::{SECTOR_SIZE, Sector};
 
 use super::{
+    by_place::ByPlace,
     map::Segment,
     readers::{BEHIND, Positions},
 };
@@ -26,8 +24,12 @@ const PAGE_LEN: usize = 4096;
 const SECTOR_LEN: usize = 512;
 const PAGE_SECTORS: u64 = 8;
 const _: () = assert!(SECTOR_LEN as u64 == SECTOR_SIZE && PAGE_LEN == 8 * SECTOR_LEN);
-/// What a page costs in all, with its place in the tree and the allocator's share.
+/// What a page costs in all, with its place in a row and the allocator's share. One that is alone in
+/// its row costs an eighth more.
 const PAGE_COST: usize = PAGE_LEN + 64;
+
+/// Spare pages that are made of what was left behind, before there have to be.
+const SPARE: usize = 1024;
 
 /// The page of a sector.
 pub(super) fn page_of(sector: Sector) -> PageNumber {
@@ -38,7 +40,9 @@ pub(super) fn page_of(sector: Sector) -> PageNumber {
 #[derive(Debug)]
 pub(super) struct PageCache {
     pages_max: usize,
-    held: RwLock<BTreeMap<PageNumber, Box<Page>>>,
+    /// Once so many are held, what all readers have left behind makes room first.
+    recycled_from: usize,
+    held: RwLock<ByPlace<Box<Page>>>,
     /// Pages without content, so that memory is used again instead of given back.
     spare: Mutex<Vec<Box<Page>>>,
 }
@@ -65,7 +69,7 @@ pub(super) struct Destination<'a> {
 impl PageCache {
     pub(super) fn new(bytes_max: usize) -> Self {
         let (pages_max, held, spare) = (bytes_max / PAGE_COST, RwLock::default(), Mutex::default());
-        Self { pages_max, held, spare }
+        Self { pages_max, recycled_from: pages_max / 4, held, spare }
     }
 
     /// Copies what is here of segments, which ascend, to where it is wanted; returns the rest.
@@ -75,9 +79,10 @@ impl PageCache {
         to: &mut Destination<'_>,
     ) -> Vec<Segment> {
         let held = self.held();
+        let mut held = held.finder();
         let mut missing: Vec<Segment> = Vec::new();
         for part in wanted.into_iter().flat_map(in_pages) {
-            let page = held.get(&page_of(part.extent().start));
+            let page = held.get(page_of(part.extent().start));
             match page.and_then(|page| page.get(part)) {
                 Some(bytes) => to.sectors(part).copy_from_slice(bytes),
                 None => Segment::push_joined(&mut missing, part),
@@ -86,11 +91,20 @@ impl PageCache {
         missing
     }
 
+    /// The segments, which ascend, of which not all is here.
+    pub(super) fn missing(&self, segments: impl Iterator<Item = Segment>) -> Vec<Segment> {
+        let held = self.held();
+        let mut held = held.finder();
+        let mut is_here = |part: Segment| {
+            let page = held.get(page_of(part.extent().start));
+            page.is_some_and(|page| page.get(part).is_some())
+        };
+        segments.filter(|segment| !in_pages(*segment).all(&mut is_here)).collect()
+    }
+
     /// Whether all of a segment is here.
     pub(super) fn holds(&self, segment: Segment) -> bool {
-        let held = self.held();
-        let holds = |part: Segment| held.get(&page_of(part.extent().start))?.get(part);
-        in_pages(segment).all(|part| holds(part).is_some())
+        self.missing(std::iter::once(segment)).is_empty()
     }
 
     /// How far away a page may be to be worth keeping; nothing if none is.
@@ -113,17 +127,20 @@ impl PageCache {
         let mut held = self.held.write().unwrap_or_else(PoisonError::into_inner);
         let mut spare = self.spare();
         for (number, page) in gathered.pages {
-            match held.entry(number) {
-                Entry::Vacant(place) => _ = place.insert(page),
-                Entry::Occupied(mut place) => {
-                    place.get_mut().add(&page);
-                    spare.push(page);
-                }
-            }
+            held.insert(number, page, |there, page| {
+                there.add(&page);
+                spare.push(page);
+            });
         }
         while held.len() > self.pages_max {
             let (farthest, _) = positions.farthest(&held).expect("more are held than none");
-            spare.extend(held.remove(&farthest));
+            spare.extend(held.remove(farthest));
+        }
+        while held.len() > self.recycled_from
+            && spare.len() < SPARE
+            && let Some(first) = held.first().filter(|first| positions.is_behind(*first))
+        {
+            spare.extend(held.remove(first));
         }
         spare.truncate(self.pages_max - held.len());
     }
@@ -135,7 +152,7 @@ impl PageCache {
         page
     }
 
-    fn held(&self) -> RwLockReadGuard<'_, BTreeMap<PageNumber, Box<Page>>> {
+    fn held(&self) -> RwLockReadGuard<'_, ByPlace<Box<Page>>> {
         self.held.read().unwrap_or_else(PoisonError::into_inner)
     }
 

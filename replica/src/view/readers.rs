@@ -8,11 +8,12 @@
 //! behind is farthest. For those who read in order, dropping the farthest page first is the best that
 //! can be done (Belady's rule), because it is known what they will read.
 
-use std::{collections::BTreeMap, ops::Bound};
-
 use blocks::{Extent, Sector};
 
-use super::pages::{PageNumber, page_of};
+use super::{
+    by_place::ByPlace,
+    pages::{PageNumber, page_of},
+};
 
 /// Readers that are remembered. One that reads at random is a new one each time.
 const READERS_MAX: usize = 8;
@@ -90,21 +91,23 @@ impl Positions {
         before.checked_sub(1).map_or(BEHIND, |reader| page - self.0[reader])
     }
 
+    /// Whether all readers have left a page behind.
+    pub(super) fn is_behind(&self, page: PageNumber) -> bool {
+        self.distance(page) == BEHIND
+    }
+
     /// The page of `held` that is farthest away, and how far.
-    pub(super) fn farthest<V>(&self, held: &BTreeMap<PageNumber, V>) -> Option<(PageNumber, u64)> {
-        let (first, _) = held.first_key_value()?;
-        if self.distance(*first) == BEHIND {
-            return Some((*first, BEHIND));
+    pub(super) fn farthest<V>(&self, held: &ByPlace<V>) -> Option<(PageNumber, u64)> {
+        let first = held.first()?;
+        if self.is_behind(first) {
+            return Some((first, BEHIND));
         }
-        let ends = self.0.iter().skip(1).map(|next| Bound::Excluded(*next));
-        let ends = ends.chain([Bound::Unbounded]);
-        let ranges =
-            self.0.iter().zip(ends).filter(|(start, end)| *end != Bound::Excluded(**start));
-        let last = |(start, end): (&PageNumber, Bound<PageNumber>)| {
-            let (last, _) = held.range((Bound::Included(*start), end)).next_back()?;
-            Some((*last, last - start))
+        let ends = self.0.iter().skip(1).map(|next| Some(*next)).chain([None]);
+        let last = |(start, end): (&PageNumber, Option<PageNumber>)| {
+            let last = held.last_within(*start, end)?;
+            Some((last, last - start))
         };
-        ranges.filter_map(last).max_by_key(|(_, distance)| *distance)
+        self.0.iter().zip(ends).filter_map(last).max_by_key(|(_, distance)| *distance)
     }
 }
 
@@ -118,6 +121,12 @@ mod tests {
 
     fn extent(start: u64, sectors: u64) -> Extent {
         Extent { start: Sector(start), sectors }
+    }
+
+    fn holding(pages: impl IntoIterator<Item = PageNumber>) -> ByPlace<()> {
+        let mut held = ByPlace::default();
+        pages.into_iter().for_each(|page| held.insert(page, (), |(), ()| ()));
+        held
     }
 
     #[test]
@@ -157,11 +166,10 @@ mod tests {
         let positions = readers.positions();
         let [low, high] = [100_000, far].map(|start| (start + 20 * STEP - NEAR) / 8);
         assert_eq!(positions.0, [low, high]);
-        let mut held: BTreeMap<_, _> =
-            [low - 1, low, low + 50, high, high + 49].map(|page| (page, ())).into();
+        let mut held = holding([low - 1, low, low + 50, high, high + 49]);
         let order: Vec<_> = std::iter::from_fn(|| {
             let (page, _) = positions.farthest(&held)?;
-            held.remove(&page);
+            held.remove(page);
             Some(page)
         })
         .collect();
@@ -183,18 +191,18 @@ mod tests {
         #[test]
         fn the_farthest_page_is_the_one_of_the_greatest_distance(
             reads in prop::collection::vec(0u64..1 << 22, 0..12),
-            held in prop::collection::btree_map(0u64..1 << 19, Just(()), 0..40),
+            held in prop::collection::vec(0u64..1 << 19, 0..40),
         ) {
             let mut readers = Readers::default();
             for read in reads {
                 readers.note(extent(read, 8), 0);
             }
             let positions = readers.positions();
-            let expected = held.keys().map(|page| positions.distance(*page)).max();
-            let farthest = positions.farthest(&held);
+            let expected = held.iter().map(|page| positions.distance(*page)).max();
+            let farthest = positions.farthest(&holding(held.iter().copied()));
             prop_assert_eq!(farthest.map(|(_, distance)| distance), expected);
             if let Some((page, distance)) = farthest {
-                prop_assert!(held.contains_key(&page));
+                prop_assert!(held.contains(&page));
                 prop_assert_eq!(positions.distance(page), distance);
             }
         }

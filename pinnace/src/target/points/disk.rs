@@ -10,6 +10,10 @@ use replica::{Allocation, ReadError, View};
 use crate::causes::with_causes;
 use crate::target::retention::Retention;
 
+/// Shorter holes between data are sent as zeroes. Scattered writes leave a disk in which every other
+/// run is of a few blocks, and each run is a request of its own to a client that skips holes.
+const HOLE_MIN: u64 = 64 << 10;
+
 /// One disk of a point. The view's lease lives as long as this; when it ends, retention hears of
 /// it, since the point may be overdue.
 #[derive(Debug)]
@@ -49,20 +53,16 @@ impl Export for PointDisk {
     }
 
     fn status(&self, range: Range<u64>, runs_max: usize) -> io::Result<Vec<Run>> {
-        // Zeroes and holes are one kind here, and so may join: more ranges than runs, not fewer.
         let len = range.end - range.start;
         let parts = self.view.allocation(range.start, len, runs_max).map_err(failed)?;
-        let mut runs = Vec::new();
-        for part in parts {
-            let content = match part.state {
+        let runs = parts.into_iter().map(|part| Run {
+            len: part.bytes.end - part.bytes.start,
+            content: match part.state {
                 Allocation::Data => Content::Data,
                 Allocation::Zero | Allocation::Hole => Content::Hole,
-            };
-            let len = part.bytes.end - part.bytes.start;
-            let fits = Run { len, content }.append_to(&mut runs, runs_max);
-            debug_assert!(fits, "there are no more runs than ranges");
-        }
-        Ok(runs)
+            },
+        });
+        Ok(Run::bridge(runs, HOLE_MIN))
     }
 }
 
