@@ -38,6 +38,9 @@ const POINT_EVERY: u64 = 10;
 /// A delta that covers the beginning of the disk, and what of that view is read.
 const LARGE: ByteLen = ByteLen(1 << 30);
 
+/// What no shipper makes, and is measured without a promise.
+const FULL: &str = "full frames";
+
 /// Rates over NBD, in MiB a second, a figure a round.
 #[derive(Default)]
 struct Rates {
@@ -90,7 +93,7 @@ pub(crate) fn measure(rig: &Rig, rounds: Rounds) -> Result<Findings> {
     };
     Ok(findings(
         times,
-        [("as shipped", shipped), ("full frames", full), ("one large delta", large)],
+        [("as shipped", shipped), (FULL, full), ("one large delta", large)],
     ))
 }
 
@@ -224,8 +227,12 @@ fn findings(times: Times, rates: [(&str, Rates); 3]) -> Findings {
             let raw = speed(format!("{what}: the raw base {how}"), raw);
             let view = speed(format!("{what}: the view {how}"), view);
             let ratio = view.over(&raw);
-            let promised = format!("{what}: view over raw base, {how}");
-            verdicts.push(Verdict::new(&promised, Unit::Ratio, &ratio, Bar::AtLeast(0.5)));
+            let compared = format!("{what}: view over raw base, {how}");
+            if what == FULL {
+                series.push(Series::new(&compared, Unit::Ratio, ratio));
+            } else {
+                verdicts.push(Verdict::new(&compared, Unit::Ratio, &ratio, Bar::AtLeast(0.5)));
+            }
             series.extend([raw, view]);
         }
         series.push(speed(format!("{what}: the raw base by pread"), rates.raw_plain));

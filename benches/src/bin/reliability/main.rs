@@ -54,7 +54,7 @@ struct Measurement {
 const MEASUREMENTS: [Measurement; 7] = [
     Measurement { name: steady::NAME, points: 300, measure: steady::measure },
     Measurement { name: contended::NAME, points: 1000, measure: contended::measure },
-    Measurement { name: overload::NAME, points: 5, measure: overload::measure },
+    Measurement { name: overload::NAME, points: 20, measure: overload::measure },
     Measurement { name: mistakes::NAME, points: 60, measure: mistakes::measure },
     Measurement { name: database::NAME, points: 20, measure: database::measure },
     Measurement { name: lives::KILLS, points: 1000, measure: lives::kills },
