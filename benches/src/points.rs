@@ -91,10 +91,7 @@ pub(crate) fn measure(rig: &Rig, rounds: Rounds) -> Result<Findings> {
         let store = Scattered::create(Cut::Full)?;
         store.read(rig, WRITTEN, rounds, "frames as full as can be")?
     };
-    Ok(findings(
-        times,
-        [("as shipped", shipped), (FULL, full), ("one large delta", large)],
-    ))
+    Ok(findings(times, [("as shipped", shipped), (FULL, full), ("one large delta", large)]))
 }
 
 /// A disk with deltas of scattered blocks.

@@ -161,7 +161,7 @@ mod tests {
         fn what_is_bridged_is_as_long_and_data_stays_data(
             lens in prop::collection::vec(1u64..20, 0..20), begins_with_data: bool,
         ) {
-            let content = |at: usize| match (at % 2 == 0) == begins_with_data {
+            let content = |at: usize| match at.is_multiple_of(2) == begins_with_data {
                 true => Content::Data,
                 false => Content::Hole,
             };

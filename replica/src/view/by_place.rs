@@ -9,6 +9,7 @@ use super::pages::PageNumber;
 
 /// Pages in a row: a bit of a word each.
 const ROW: u64 = 64;
+const ROW_LEN: usize = 64;
 
 /// What there is of some pages.
 #[derive(Clone, Debug)]
@@ -22,7 +23,7 @@ pub(super) struct ByPlace<V> {
 struct Row<V> {
     /// A bit for each page that is here.
     here: u64,
-    values: Box<[Option<V>; ROW as usize]>,
+    values: Box<[Option<V>; ROW_LEN]>,
 }
 
 /// The row of a page, and its place in it.
@@ -110,7 +111,7 @@ impl<V> ByPlace<V> {
 
 impl<V> Row<V> {
     fn empty() -> Self {
-        Self { here: 0, values: Box::new([const { None }; ROW as usize]) }
+        Self { here: 0, values: Box::new([const { None }; ROW_LEN]) }
     }
 }
 
