@@ -13,6 +13,9 @@ use std::ops::Range;
 /// [`Overlay`]: crate::Overlay
 pub const BLOCK_PREFERRED: u32 = 4096;
 
+/// The shortest hole between data that [`Run::bridge`] leaves.
+const HOLE_MIN: u64 = 64 << 10;
+
 /// A disk that can be read.
 pub trait Export: fmt::Debug + Send + Sync {
     /// Its length in bytes. It does not change.
@@ -116,9 +119,14 @@ impl Run {
         true
     }
 
-    /// Calls data the holes of less than `hole_min` bytes that lie between data: a client that skips
-    /// such a hole asks once more for it, and zeroes are sent in less time than a request takes.
-    pub fn bridge(runs: impl IntoIterator<Item = Self>, hole_min: u64) -> Vec<Self> {
+    /// Calls data the holes of less than 64 KiB that lie between data. Scattered writes leave a disk
+    /// in which every other run is of a few blocks; to a client that skips holes each run is a request
+    /// of its own, and zeroes are sent in less time than a request takes.
+    pub fn bridge(runs: impl IntoIterator<Item = Self>) -> Vec<Self> {
+        Self::bridge_below(HOLE_MIN, runs)
+    }
+
+    fn bridge_below(hole_min: u64, runs: impl IntoIterator<Item = Self>) -> Vec<Self> {
         let mut bridged: Vec<Self> = Vec::new();
         for run in runs {
             if run.content == Content::Data
@@ -149,7 +157,7 @@ mod tests {
     fn short_holes_between_data_are_bridged_and_no_others() {
         use Content::{Data, Hole};
         let [data, short, long] = [run(4, Data), run(3, Hole), run(8, Hole)];
-        let bridge = |runs: &[Run]| Run::bridge(runs.iter().copied(), 8);
+        let bridge = |runs: &[Run]| Run::bridge_below(8, runs.iter().copied());
         assert_eq!(bridge(&[data, short, data, short, data]), [run(18, Data)]);
         assert_eq!(bridge(&[data, long, data]), [data, long, data]);
         assert_eq!(bridge(&[short, data, short]), [short, data, short]);
@@ -170,7 +178,7 @@ mod tests {
             let paint = |runs: &[Run]| -> Vec<Content> {
                 runs.iter().flat_map(|run| (0..run.len).map(|_| run.content)).collect()
             };
-            let bridged = Run::bridge(runs.iter().copied(), 10);
+            let bridged = Run::bridge_below(10, runs.iter().copied());
             let (before, after) = (paint(&runs), paint(&bridged));
             prop_assert_eq!(before.len(), after.len());
             let lost = before.iter().zip(&after).any(|pair| pair == (&Content::Data, &Content::Hole));

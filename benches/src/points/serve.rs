@@ -27,8 +27,6 @@ struct First<E> {
 #[derive(Debug)]
 pub(super) struct Viewed(pub(super) View);
 
-/// As there.
-const HOLE_MIN: u64 = 64 << 10;
 /// Runs that are asked for at a time.
 const RUNS: usize = 4096;
 
@@ -56,7 +54,7 @@ impl Export for Viewed {
     }
 
     fn status(&self, range: Range<u64>, runs_max: usize) -> io::Result<Vec<Run>> {
-        Ok(Run::bridge(runs(&self.0, range, runs_max)?, HOLE_MIN))
+        Ok(Run::bridge(runs(&self.0, range, runs_max)?))
     }
 }
 

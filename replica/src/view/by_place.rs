@@ -8,18 +8,18 @@ use std::collections::BTreeMap;
 use super::pages::PageNumber;
 
 /// Pages in a row: a bit of a word each.
-const ROW: u64 = 64;
 const ROW_LEN: usize = 64;
+const ROW: u64 = ROW_LEN as u64;
 
 /// What there is of some pages.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(super) struct ByPlace<V> {
     /// None is empty.
     rows: BTreeMap<u64, Row<V>>,
     len: usize,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Row<V> {
     /// A bit for each page that is here.
     here: u64,
@@ -30,11 +30,6 @@ struct Row<V> {
 fn place(page: PageNumber) -> (u64, usize) {
     let at = usize::try_from(page % ROW).expect("less than a row");
     (page / ROW, at)
-}
-
-/// The bits of a row from a place on.
-fn from(at: usize) -> u64 {
-    u64::MAX << at
 }
 
 impl<V> Default for ByPlace<V> {
@@ -99,10 +94,10 @@ impl<V> ByPlace<V> {
         self.rows.range(first_row..=last_row).rev().find_map(|(number, row)| {
             let mut here = row.here;
             if *number == first_row {
-                here &= from(first_at);
+                here &= u64::MAX << first_at;
             }
             if *number == last_row {
-                here &= !from(last_at) | 1 << last_at;
+                here &= u64::MAX >> (ROW_LEN - 1 - last_at);
             }
             here.checked_ilog2().map(|at| number * ROW + u64::from(at))
         })
@@ -160,7 +155,6 @@ mod tests {
             let mut finder = map.finder();
             for page in 0..400 {
                 prop_assert_eq!(finder.get(page), model.get(&page));
-
             }
             for (start, end) in ranges {
                 let within = |page: &&u64| **page >= start && end.is_none_or(|end| **page < end);

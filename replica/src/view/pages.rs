@@ -40,8 +40,6 @@ pub(super) fn page_of(sector: Sector) -> PageNumber {
 #[derive(Debug)]
 pub(super) struct PageCache {
     pages_max: usize,
-    /// Once so many are held, what all readers have left behind makes room first.
-    recycled_from: usize,
     held: RwLock<ByPlace<Box<Page>>>,
     /// Pages without content, so that memory is used again instead of given back.
     spare: Mutex<Vec<Box<Page>>>,
@@ -69,7 +67,7 @@ pub(super) struct Destination<'a> {
 impl PageCache {
     pub(super) fn new(bytes_max: usize) -> Self {
         let (pages_max, held, spare) = (bytes_max / PAGE_COST, RwLock::default(), Mutex::default());
-        Self { pages_max, recycled_from: pages_max / 4, held, spare }
+        Self { pages_max, held, spare }
     }
 
     /// Copies what is here of segments, which ascend, to where it is wanted; returns the rest.
@@ -136,7 +134,8 @@ impl PageCache {
             let (farthest, _) = positions.farthest(&held).expect("more are held than none");
             spare.extend(held.remove(farthest));
         }
-        while held.len() > self.recycled_from
+        // Before new memory is touched, what all readers have left behind makes room.
+        while held.len() > self.pages_max / 4
             && spare.len() < SPARE
             && let Some(first) = held.first().filter(|first| positions.is_behind(*first))
         {

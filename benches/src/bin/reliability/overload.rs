@@ -14,8 +14,8 @@ use crate::stage::{Setting, Stage, now, points};
 
 pub(crate) const NAME: &str = "overload";
 const LEN: ByteLen = ByteLen(512 << 20);
-/// Little memory for images, in place of writers that take both processors: those would not let a
-/// delta through in minutes, and what is refused comes after three of them.
+/// Little memory for images, in place of writers that take both processors: a point is refused once
+/// three deltas have not helped, and those writers let none through for long.
 const SETTINGS: &str = "interval = \"1s\"\ndirty_threshold_percent = 100\n\
     [policy]\npoint_interval = \"1s\"\ncut_memory = \"4MiB\"\n";
 const RATE: ByteLen = ByteLen(128 << 20);

@@ -10,10 +10,6 @@ use replica::{Allocation, ReadError, View};
 use crate::causes::with_causes;
 use crate::target::retention::Retention;
 
-/// Shorter holes between data are sent as zeroes. Scattered writes leave a disk in which every other
-/// run is of a few blocks, and each run is a request of its own to a client that skips holes.
-const HOLE_MIN: u64 = 64 << 10;
-
 /// One disk of a point. The view's lease lives as long as this; when it ends, retention hears of
 /// it, since the point may be overdue.
 #[derive(Debug)]
@@ -62,7 +58,7 @@ impl Export for PointDisk {
                 Allocation::Zero | Allocation::Hole => Content::Hole,
             },
         });
-        Ok(Run::bridge(runs, HOLE_MIN))
+        Ok(Run::bridge(runs))
     }
 }
 
