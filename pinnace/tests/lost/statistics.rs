@@ -9,7 +9,7 @@ use blocks::ByteLen;
 use nix::sys::signal::Signal;
 use vm_tests::{BlockDevice, LoopDisk, LoopSpec, Rig, Site, Target, fill};
 
-use crate::subject::{MISSING, PATIENCE, hide, mend_and_prove, said, site, use_disk};
+use crate::subject::{IN_USE, MISSING, PATIENCE, hide, mend_and_prove, said, site, use_disk};
 
 /// More than is lost afterwards.
 const NOT_KEPT: u64 = 1000;
@@ -31,11 +31,13 @@ fn keep(disk: &BlockDevice, value: &str) -> Result<()> {
     fs::write(switch(disk), value).with_context(|| format!("switching {}", switch(disk)))
 }
 
-/// Writes so many blocks that are apart from each other; content that was not there before.
+/// Writes so many blocks that are apart from each other; content that was not there before. They lie
+/// beyond what the writers use: a direct write that ends on a page which is dirty in the page cache
+/// has the kernel report EIO to whoever syncs that page.
 fn write(disk: &BlockDevice, blocks: u64, content: u8) -> Result<()> {
     let file = File::options().write(true).open(disk.path())?;
     for block in 0..blocks {
-        file.write_all_at(&[content; 4096], block * 16_384 + 8192)?;
+        file.write_all_at(&[content; 4096], IN_USE.0 + block * 16_384)?;
     }
     file.sync_all().context("writing to a disk")
 }

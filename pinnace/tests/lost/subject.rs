@@ -25,8 +25,8 @@ const DETACHED: Duration = Duration::from_secs(1);
 
 const SETTINGS: &str = "interval = \"200ms\"\nsegment = \"16 MiB\"\n";
 const DISK: ByteLen = ByteLen(64 << 20);
-/// What is written to: less than would make a delta a comparison.
-const IN_USE: ByteLen = ByteLen(16 << 20);
+/// What the writers use: less than would make a delta a comparison.
+pub(crate) const IN_USE: ByteLen = ByteLen(16 << 20);
 
 /// A site whose agent has these settings too.
 pub(crate) fn site(rig: &Rig, settings: &str) -> Result<Site> {
