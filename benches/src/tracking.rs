@@ -293,6 +293,8 @@ fn fio(device: &BlockDevice, area: ByteLen, duration: Duration) -> Result<Fio> {
     let mut command = Command::new("fio");
     command.args(["--name=bench", "--rw=randwrite", "--bs=4k", "--direct=1", "--norandommap"]);
     command.args(["--ioengine=io_uring", "--iodepth=32", "--time_based", "--output-format=json"]);
+    // A job that is a process of its own would outlive fio when that is killed.
+    command.arg("--thread");
     command.arg(format!("--filename={}", device.path().display()));
     command.arg(format!("--size={}", area.0));
     command.arg(format!("--runtime={}", duration.as_secs()));
