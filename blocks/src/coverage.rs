@@ -54,6 +54,16 @@ impl GapReason {
     }
 }
 
+impl GapReason {
+    /// Whether writes may have been missed. The other reasons are no fault of tracking.
+    pub const fn is_loss(self) -> bool {
+        matches!(
+            self,
+            Self::UncleanStop | Self::TrackerLost | Self::CrossCheck { .. } | Self::Tainted(_)
+        )
+    }
+}
+
 impl fmt::Display for GapReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -19,6 +19,7 @@ mod freeze;
 mod hooks;
 mod last;
 mod link;
+mod metrics;
 pub(crate) mod own_store;
 mod points;
 mod probe;

@@ -18,7 +18,7 @@ pub(crate) use agent::AgentConfig;
 pub(crate) use amount::{Bytes, Interval};
 pub(crate) use policy::{Hooks, Policy};
 pub(crate) use resync::{ResyncConfig, VerifyConfig};
-pub(crate) use target::{RetentionConfig, TargetConfig};
+pub(crate) use target::{RetentionConfig, ScrubConfig, TargetConfig};
 
 /// A layer of settings: every key may be absent, and another layer may be laid over it.
 trait Layer: DeserializeOwned + Default {

@@ -16,6 +16,7 @@ mod config;
 mod exit;
 mod identity;
 mod logging;
+mod metrics;
 mod pki;
 mod quic;
 mod service;

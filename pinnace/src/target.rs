@@ -14,12 +14,14 @@ mod epoch;
 mod init;
 mod layout;
 mod machines;
+mod metrics;
 mod opening;
 mod points;
 mod promotion;
 mod requests;
 mod retention;
 mod run;
+mod scrub;
 mod status;
 mod tokens;
 

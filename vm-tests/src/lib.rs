@@ -18,6 +18,7 @@ mod log;
 mod point_checker;
 mod relay;
 mod rig;
+mod scrape;
 mod site;
 pub mod vm;
 mod workload;
@@ -34,6 +35,7 @@ pub use oracle::{Fill, Issue, Outcome, Random, Record, Stamp, StampError, WriteK
 pub use point_checker::{Judged, PointChecker, ReadAnywhere};
 pub use relay::Relay;
 pub use rig::{Rig, SKIP_VARIABLE, sweep};
+pub use scrape::Scraped;
 pub use site::{ANY_TIME, NO_POINTS, Site, SiteSpec, number};
 pub use workload::{Durable, FileWorkload, Pace, WorkloadReport};
 pub use writers::{

@@ -328,6 +328,21 @@ pub(crate) enum DiskState {
     Critical,
 }
 
+impl DiskState {
+    /// Its name for machines.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::InitialReplication { .. } => "initial_replication",
+            Self::Protected => "protected",
+            Self::Lagging => "lagging",
+            Self::ResyncRequired => "resync_required",
+            Self::Resynchronising { .. } => "resynchronising",
+            Self::Paused => "paused",
+            Self::Critical => "critical",
+        }
+    }
+}
+
 impl std::fmt::Display for DiskState {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {

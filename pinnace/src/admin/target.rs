@@ -84,6 +84,31 @@ pub(crate) struct ReplicaStatus {
     pub(crate) epoch: u64,
     pub(crate) connected: bool,
     pub(crate) base: PathBuf,
+    /// What verifying it at rest has come to; nothing before that has begun.
+    pub(crate) scrub: Option<ScrubStatus>,
+}
+
+/// What verifying a replica at rest has come to.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct ScrubStatus {
+    pub(crate) running: bool,
+    /// When the pass under way began.
+    pub(crate) began: Option<jiff::Timestamp>,
+    /// When the last whole pass ended.
+    pub(crate) ended: Option<jiff::Timestamp>,
+    /// What the pass under way, or else the last one, has read.
+    pub(crate) read_bytes: u64,
+    /// What did not verify.
+    pub(crate) damage: Vec<DamageStatus>,
+}
+
+/// Something at rest that did not verify.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq, Serialize)]
+pub(crate) struct DamageStatus {
+    /// What it is, and what is wrong with it.
+    pub(crate) part: String,
+    /// The points that are lost by it.
+    pub(crate) points: Vec<String>,
 }
 
 /// One enrolment token; never its secret.

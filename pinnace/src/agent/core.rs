@@ -24,10 +24,12 @@ use super::state::AgentState;
 use super::verify::{Question, Told};
 use crate::admin::agent::{LinkStatus, Request, Response};
 use crate::config::AgentConfig;
+use crate::metrics::Page;
 
 mod confirm;
 mod cycle;
 mod gaps;
+mod metrics;
 pub(super) mod points;
 mod requests;
 pub(super) mod resync;
@@ -47,6 +49,8 @@ const CUT_AT_MOST: Duration = Duration::from_secs(10);
 pub(super) enum Event {
     /// A request on the admin socket, and where its answer goes.
     Admin(Request, Sender<Result<Response>>),
+    /// Metrics are scraped, and where the page goes.
+    Scrape(Sender<Result<Page>>),
     /// Something happened on the connection to the target.
     Link(LinkEvent),
     /// A cut has ended.
@@ -106,6 +110,8 @@ impl Core {
     fn apply(&mut self, event: Event) {
         match event {
             Event::Admin(request, answer) => self.apply_request(request, &answer),
+            // Who has hung up does not want the page.
+            Event::Scrape(answer) => drop(answer.send(self.metrics())),
             Event::Link(event) => self.apply_link(event),
             Event::Cut(done) => self.apply_cut(*done),
             Event::Verify(question) => self.apply_question(&question),

@@ -1,6 +1,6 @@
 //! One protected disk, as the core holds it.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,7 +22,7 @@ use wire::{DataKey, Sealer, Text};
 use super::clock::now;
 use super::core::resync::UnderWay;
 use super::core::verify::Looking;
-use super::points::DiskPoints;
+use super::points::{self, DiskPoints};
 use super::state::{DiskRecord, Standing};
 use super::trouble::Held;
 use crate::admin::agent::{Latency, Response, SentBytes, VerifyStatus};
@@ -146,25 +146,41 @@ pub(super) struct Sent {
     pub(super) rate: ByteLen,
     pub(super) last_durable: Option<jiff::Timestamp>,
     pub(super) gaps: u64,
+    /// Those in which writes may have been missed, by the reason's name.
+    pub(super) lost: BTreeMap<&'static str, u64>,
     /// The newest epoch of this process whose end was let go.
     pub(super) ended: Epoch,
     sealed: VecDeque<(Epoch, Instant)>,
+    /// From seal until all was sent, in microseconds.
+    pub(super) cycle: Histogram<u64>,
     /// From seal to durable acknowledgement, in microseconds.
-    latency: Histogram<u64>,
+    pub(super) latency: Histogram<u64>,
 }
 
 impl Sent {
     pub(super) fn new() -> Self {
         // One microsecond to one hour, three digits: 100 KiB at most.
-        let latency = Histogram::new_with_bounds(1, 3_600_000_000, 3);
+        let histogram = || {
+            let histogram = Histogram::new_with_bounds(1, 3_600_000_000, 3);
+            histogram.expect("bounds of 1 and more, three digits")
+        };
         Self {
             totals: SentBytes::default(),
             rate: ByteLen(0),
             last_durable: None,
             gaps: 0,
+            lost: BTreeMap::new(),
             ended: Epoch::NONE,
             sealed: VecDeque::new(),
-            latency: latency.expect("bounds of 1 and more, three digits"),
+            cycle: histogram(),
+            latency: histogram(),
+        }
+    }
+
+    pub(super) fn note_gap(&mut self, reason: GapReason) {
+        self.gaps += 1;
+        if reason.is_loss() {
+            *self.lost.entry(reason.code()).or_default() += 1;
         }
     }
 
@@ -177,6 +193,7 @@ impl Sent {
         self.totals.zero += report.zero_bytes;
         self.totals.equal += report.unchanged_bytes;
         self.totals.wire += report.wire_bytes;
+        self.cycle.saturating_record(points::micros(report.elapsed));
         let seconds = report.elapsed.as_secs_f64().max(1e-3);
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate")]
         #[expect(clippy::cast_precision_loss, reason = "a rate")]
@@ -187,8 +204,7 @@ impl Sent {
     pub(super) fn note_durable(&mut self, epoch: Epoch, now: Instant) {
         while let Some((sealed, at)) = self.sealed.pop_front_if(|(sealed, _)| *sealed <= epoch) {
             if sealed == epoch {
-                let micros = u64::try_from((now - at).as_micros()).unwrap_or(u64::MAX);
-                self.latency.saturating_record(micros);
+                self.latency.saturating_record(points::micros(now - at));
             }
             self.totals.epochs += 1;
         }
@@ -200,13 +216,7 @@ impl Sent {
     }
 
     pub(super) fn latency(&self) -> Option<Latency> {
-        #[expect(clippy::cast_precision_loss, reason = "microseconds below 2^53")]
-        let seconds = |micros: u64| micros as f64 / 1e6;
-        (!self.latency.is_empty()).then(|| Latency {
-            p50: seconds(self.latency.value_at_quantile(0.5)),
-            p99: seconds(self.latency.value_at_quantile(0.99)),
-            max: seconds(self.latency.max()),
-        })
+        points::latency(&self.latency)
     }
 }
 

@@ -120,10 +120,10 @@ pub(super) struct PointStats {
     retracted: u64,
     newest: Option<CutTime>,
     /// From T to the last look, in microseconds.
-    window: Histogram<u64>,
+    pub(super) window: Histogram<u64>,
     /// How long the application stood still, in microseconds.
-    freeze: Histogram<u64>,
-    attempts: Histogram<u64>,
+    pub(super) freeze: Histogram<u64>,
+    pub(super) attempts: Histogram<u64>,
     last_refusal: Option<Refusal>,
     last_retraction: Option<Refusal>,
     /// What the hooks of the last point with hooks printed.
@@ -205,7 +205,8 @@ impl PointStats {
     }
 }
 
-fn micros(time: Duration) -> u64 {
+/// As histograms of microseconds record it.
+pub(super) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX).max(1)
 }
 

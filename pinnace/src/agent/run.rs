@@ -17,11 +17,11 @@ use super::protect;
 use super::recorded::{self, AbsentDisk};
 use super::state::AgentState;
 use crate::admin::Server;
-use crate::admin::agent::{LinkStatus, Request, Response};
+use crate::admin::agent::{LinkStatus, Request};
 use crate::causes::with_causes;
 use crate::config::AgentConfig;
 use crate::exit::{Exit, Failure};
-use crate::{identity, logging, service};
+use crate::{identity, logging, metrics, service};
 
 /// Runs the agent.
 pub(crate) fn run(config: AgentConfig) -> Result<()> {
@@ -33,10 +33,16 @@ pub(crate) fn run(config: AgentConfig) -> Result<()> {
     let (sender, events) = unbounded();
     let server = Server::bind(&config.socket)?;
     let engine = Engine::start(engine_config(&config)?).context("starting the pipeline")?;
+    let metrics = config.metrics;
     let (mut core, link) = assemble(config, state, engine, sender.clone())?;
     take_up_all(&mut core)?;
+    if let Some(listen) = metrics {
+        let asks = sender.clone();
+        metrics::serve_if_possible(listen, move || ask(&asks, Event::Scrape));
+    }
     let asks = sender.clone();
-    let _socket = server.serve(move |request: Request| ask(&asks, request))?;
+    let _socket =
+        server.serve(move |request: Request| ask(&asks, |answer| Event::Admin(request, answer)))?;
     service::on_stop(move || drop(sender.send(Event::Stop)))?;
     service::ready();
     tracing::info!(disks = core.disks.len(), "the agent runs");
@@ -163,10 +169,10 @@ fn engine_config(config: &AgentConfig) -> Result<EngineConfig> {
     Ok(EngineConfig { pool: config.buffer_pool, workers, limits, ..EngineConfig::default() })
 }
 
-/// Puts a request to the core and waits for its answer.
-fn ask(events: &Sender<Event>, request: Request) -> Result<Response> {
+/// Puts a question to the core and waits for its answer.
+fn ask<A>(events: &Sender<Event>, question: impl FnOnce(Sender<Result<A>>) -> Event) -> Result<A> {
     let (answer, answered) = bounded(1);
     let stopping = || Failure::new(Exit::Unreachable, "the agent is stopping");
-    events.send(Event::Admin(request, answer)).map_err(|_| stopping())?;
+    events.send(question(answer)).map_err(|_| stopping())?;
     answered.recv_timeout(Duration::from_secs(600)).map_err(|_| stopping())?
 }

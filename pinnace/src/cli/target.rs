@@ -8,7 +8,9 @@ use clap::Subcommand;
 use super::output::{confirm, json, print, size, table};
 use super::{Format, Global};
 use crate::admin;
-use crate::admin::target::{HistoryStatus, Request, Response, Status, TokenStatus};
+use crate::admin::target::{
+    DamageStatus, HistoryStatus, ReplicaStatus, Request, Response, Status, TokenStatus,
+};
 use crate::config::Interval;
 
 #[derive(Subcommand)]
@@ -175,6 +177,18 @@ fn show_history(history: &HistoryStatus) {
     }
 }
 
+/// What a scrub has found, loudly.
+fn show_damage(disk: &ReplicaStatus) {
+    for DamageStatus { part, points } in disk.scrub.iter().flat_map(|scrub| &scrub.damage) {
+        let lost = match points.as_slice() {
+            [] => "no point is lost by it".to_owned(),
+            [point] => format!("point {point} is lost by it"),
+            [first, ..] => format!("{} points are lost by it, from {first} on", points.len()),
+        };
+        println!("{}: DAMAGED at rest: {part}; {lost}", disk.name);
+    }
+}
+
 fn show(format: Format, status: &Status) -> Result<()> {
     if !matches!(format, Format::Table | Format::Wide) {
         return json(format, status);
@@ -201,5 +215,6 @@ fn show(format: Format, status: &Status) -> Result<()> {
         ]);
     }
     print(&rows);
+    status.disks.iter().for_each(show_damage);
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! `agent.toml`.
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,6 +19,8 @@ pub(crate) struct AgentConfig {
     pub(crate) state_dir: PathBuf,
     /// The admin socket.
     pub(crate) socket: PathBuf,
+    /// Where Prometheus scrapes metrics, if it may.
+    pub(crate) metrics: Option<SocketAddr>,
     /// Where maps and links are pinned; on a bpffs.
     pub(crate) pin_dir: PathBuf,
     /// From the end of one delta to the beginning of the next.
@@ -55,6 +58,7 @@ pub(crate) struct AgentConfig {
 layer!(AgentLayer {
     state_dir: PathBuf,
     socket: PathBuf,
+    metrics: SocketAddr,
     pin_dir: PathBuf,
     interval: Interval,
     chunk: Bytes,
@@ -95,6 +99,7 @@ impl AgentConfig {
         let config = Self {
             state_dir: layer.state_dir.unwrap_or_else(|| "/var/lib/pinnace/agent".into()),
             socket: layer.socket.unwrap_or_else(|| "/run/pinnace/agent.sock".into()),
+            metrics: layer.metrics,
             pin_dir: layer.pin_dir.unwrap_or_else(|| "/sys/fs/bpf/pinnace".into()),
             interval: interval(layer.interval, 5),
             chunk: ChunkSize::from_bytes(chunk.0).context("chunk")?,

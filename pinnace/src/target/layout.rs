@@ -59,6 +59,11 @@ impl Layout {
         self.root.join("replicas")
     }
 
+    /// What verifying at rest has come to.
+    pub(crate) fn scrub(&self) -> PathBuf {
+        self.root.join("scrub.json")
+    }
+
     /// What is written to an overlay; its files have no names.
     pub(crate) fn scratch(&self) -> PathBuf {
         self.root.join("scratch")

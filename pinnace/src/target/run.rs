@@ -20,13 +20,14 @@ use super::machines::Machines;
 use super::points::Points;
 use super::requests::Requests;
 use super::retention::Retention;
+use super::scrub::Scrub;
 use super::status::Overview;
 use super::tokens::Tokens;
 use crate::admin::Server;
 use crate::config::{RetentionConfig, TargetConfig};
 use crate::pki::{self, ALPN_ENROLL, Authority, Identity};
 use crate::quic::ResetKey;
-use crate::{agent, logging, quic, service};
+use crate::{agent, logging, metrics, quic, service};
 
 /// How long connections may take to end when the target stops.
 const FAREWELL: Duration = Duration::from_secs(3);
@@ -55,6 +56,7 @@ pub(crate) fn run(config: &TargetConfig) -> Result<()> {
     let peers = Peers::default();
     let RetentionConfig { ladder, quota } = config.retention.clone();
     let retention = Retention::new(Arc::clone(&store), ladder, quota);
+    let scrub = Scrub::new(Arc::clone(&store), layout.scrub(), config.scrub);
     let overview = Overview {
         target,
         store: layout.root().to_owned(),
@@ -62,7 +64,12 @@ pub(crate) fn run(config: &TargetConfig) -> Result<()> {
         replicas: Arc::clone(&store),
         peers: peers.clone(),
         retention: retention.clone(),
+        scrub: scrub.clone(),
     };
+    if let Some(listen) = config.metrics {
+        let (overview, pki) = (overview.clone(), layout.pki());
+        metrics::serve_if_possible(listen, move || overview.metrics(&pki));
+    }
     let points = Points {
         store: Arc::clone(&store),
         retention: retention.clone(),
@@ -73,6 +80,7 @@ pub(crate) fn run(config: &TargetConfig) -> Result<()> {
         Requests { overview, tokens, authority: fingerprint, assignments: asked, points };
     let _socket = server.serve_callers(move |request, caller| requests.answer(request, caller))?;
     retention.start()?;
+    scrub.start()?;
     let (stop, stopped) = tokio::sync::oneshot::channel();
     service::on_stop(move || {
         // Nobody waits any more once serving has failed.

@@ -1,7 +1,7 @@
 //! The target's state in the words of its administrators.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -10,7 +10,11 @@ use replica::{Completeness, ReplicaRole, Store};
 
 use super::retention::Retention;
 use super::run::Peers;
+use super::scrub::Scrub;
+use super::{metrics, points};
 use crate::admin::target::{ReplicaStatus, Status};
+use crate::metrics::Page;
+use crate::pki;
 
 /// What a status is made from.
 #[derive(Clone)]
@@ -21,14 +25,24 @@ pub(super) struct Overview {
     pub(super) replicas: Arc<Store>,
     pub(super) peers: Peers,
     pub(super) retention: Retention,
+    pub(super) scrub: Scrub,
 }
 
 impl Overview {
+    /// The metrics of this moment.
+    pub(super) fn metrics(&self, pki: &Path) -> Result<Page> {
+        let identity = pki::Identity::read(pki, "target");
+        let certificate = identity.ok().and_then(|identity| identity.chain.into_iter().next());
+        let expiry = certificate.and_then(|certificate| pki::expiry(&certificate).ok());
+        Ok(metrics::page(&self.status()?, &points::list(&self.replicas)?, expiry))
+    }
+
     pub(super) fn status(&self) -> Result<Status> {
         let usage = self.replicas.usage()?;
         let mut disks = Vec::new();
         for listing in self.replicas.disks()? {
             let id = listing.id.to_string();
+            let scrub = self.scrub.status(listing.id);
             disks.push(match listing.summary {
                 Ok(summary) => ReplicaStatus {
                     id,
@@ -46,6 +60,7 @@ impl Overview {
                     epoch: summary.state.last_durable.0,
                     connected: self.peers.contains(summary.machine),
                     base: summary.base_path,
+                    scrub,
                 },
                 Err(error) => ReplicaStatus {
                     id,
@@ -58,6 +73,7 @@ impl Overview {
                     epoch: 0,
                     connected: false,
                     base: PathBuf::new(),
+                    scrub,
                 },
             });
         }

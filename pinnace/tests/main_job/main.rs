@@ -10,5 +10,6 @@ mod generations;
 mod identity;
 mod interrupted;
 mod lifecycle;
+mod metrics;
 mod resync;
 mod subject;

@@ -8,6 +8,7 @@
 mod keeping;
 mod listing;
 mod reading;
+mod scrubbing;
 mod serving;
 mod site;
 mod source;

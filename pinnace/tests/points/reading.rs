@@ -59,13 +59,7 @@ fn damage_at_rest_is_found_and_named() -> Result<()> {
     ensure!(site.cli(&["point", "verify", "latest"])?.contains("all authentic"));
     drop(source);
 
-    // One bit of the payload of the delta that makes the second point.
-    let delta = newest_delta(&site.store)?;
-    let file = fs::File::options().read(true).write(true).open(&delta)?;
-    let at = 100 << 10;
-    let mut byte = [0];
-    file.read_exact_at(&mut byte, at)?;
-    file.write_all_at(&[byte[0] ^ 1], at)?;
+    flip_a_bit(&site.store)?;
     let damaged = site.try_cli(&["point", "verify", &second, "--json"])?;
     ended_with(&damaged, 20, &[&second, "damaged"])?;
     let report: serde_json::Value = serde_json::from_slice(&damaged.stdout)?;
@@ -78,6 +72,16 @@ fn damage_at_rest_is_found_and_named() -> Result<()> {
     ended_with(&export, 20, &[])?;
     ensure!(!image.exists(), "an image with damage is none");
     Ok(())
+}
+
+/// Damages the payload of the largest delta.
+pub(crate) fn flip_a_bit(store: &Path) -> Result<()> {
+    let delta = newest_delta(store)?;
+    let file = fs::File::options().read(true).write(true).open(&delta)?;
+    let at = 100 << 10;
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at)?;
+    Ok(file.write_all_at(&[byte[0] ^ 1], at)?)
 }
 
 /// The largest delta of any disk: of those here, the last one that has content.

@@ -24,7 +24,9 @@ impl Core {
         disk.proves |= after.is_some() && disk.check.settled_offset().is_some();
         match after {
             Some(reason) => {
-                disk.sent.gaps += u64::from(before.is_none());
+                if before.is_none() {
+                    disk.sent.note_gap(reason);
+                }
                 tracing::warn!(DISK = name, REASON = %reason, "tracking has a gap: the disk is compared");
                 disk.keep_outstanding();
             }
@@ -52,7 +54,7 @@ impl Core {
     /// this agent.
     fn note_gap_in_pass(&mut self, id: DiskId, reason: GapReason) {
         let Some(disk) = self.disks.get_mut(&id) else { return };
-        disk.sent.gaps += 1;
+        disk.sent.note_gap(reason);
         disk.pass = Some(Pass::begin(&disk.tracker));
         disk.proves |= disk.check.settled_offset().is_some();
         tracing::warn!(DISK = disk.name, REASON = %reason, "another gap: a comparison follows");

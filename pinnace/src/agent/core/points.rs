@@ -34,7 +34,8 @@ use crate::identity::random_bytes;
 /// policy asks for points that are no closer.
 const SETTLING: Duration = Duration::from_secs(60);
 
-/// How long members may take to become idle before the point is given up.
+/// How long a point that is due may wait for its members to become idle, deltas that go first
+/// included, before it is given up. Whoever waits for it hears why.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// Deltas shipped to make the dirty sets small enough, before it is said that this does not help.
 const COARSE_ROUNDS: u32 = 3;
@@ -63,8 +64,10 @@ pub(in crate::agent) struct Points {
     due: Instant,
     /// When an application-consistent point is due; none is made without a policy.
     application_due: Option<Instant>,
-    /// Since when a point waits for its members to become idle.
-    waiting: Option<Instant>,
+    /// Since when the point that is due is tried.
+    tried_since: Option<Instant>,
+    /// Whether it waits for its members to become idle.
+    waits: bool,
     coarse_rounds: u32,
     under_way: Option<UnderWay>,
     /// Who asked for a point that was not begun.
@@ -118,7 +121,8 @@ impl Points {
             application_due: policy.points.application_every.map(|_| Instant::now()),
             cutter: CutterState::NotNeeded,
             due: Instant::now() + SETTLING.min(policy.points.point_every.duration()),
-            waiting: None,
+            tried_since: None,
+            waits: false,
             coarse_rounds: 0,
             under_way: None,
             asked: Vec::new(),
@@ -140,11 +144,26 @@ impl Points {
 
     /// Whether new deltas are held back, so that a point can be cut.
     pub(super) fn holds_deltas(&self) -> bool {
-        self.waiting.is_some()
+        self.waits
     }
 
     fn is_due(&self, now: Instant) -> bool {
         !self.is_cutting() && (now >= self.due || !self.asked.is_empty())
+    }
+
+    /// Whether the point that is due has been tried for as long as it may.
+    fn has_waited(&mut self, now: Instant) -> bool {
+        now.duration_since(*self.tried_since.get_or_insert(now)) >= PATIENCE
+    }
+
+    /// Whether another delta may go first, of a point that was too large.
+    fn may_ship_first(&mut self) -> bool {
+        self.coarse_rounds < COARSE_ROUNDS && !self.has_waited(Instant::now())
+    }
+
+    /// The point that was due is made, or is not: the next one begins anew.
+    fn end_try(&mut self) {
+        (self.tried_since, self.waits, self.coarse_rounds) = (None, false, 0);
     }
 }
 
@@ -160,13 +179,15 @@ impl Core {
         }
         match self.readiness(now) {
             Readiness::Members(members) => {
-                self.points.waiting = None;
+                self.points.waits = false;
+                self.points.tried_since.get_or_insert(now);
                 self.points.due = now + self.config.policy.points.point_every.duration();
                 let kind = self.kind_due(now);
                 self.begin_cut(members, kind);
             }
-            Readiness::Wait => {}
+            Readiness::Wait => self.points.waits = true,
             Readiness::Nothing if nobody_asks => {
+                self.points.tried_since = None;
                 self.points.due = now + self.config.policy.points.point_every.duration();
             }
             Readiness::Nothing => self.refuse_point("no disk follows its source yet"),
@@ -211,10 +232,17 @@ impl Core {
         let busy: Option<String> = members.iter().find(held).map(|disk| disk.name.clone());
         let members = members.iter().map(|disk| disk.id).collect();
         let Some(busy) = busy else { return Readiness::Members(members) };
-        if now.duration_since(*self.points.waiting.get_or_insert(now)) < PATIENCE {
+        if !self.points.has_waited(now) {
             return Readiness::Wait;
         }
-        Readiness::Refused(format!("{busy} was busy sending a delta for {} s", PATIENCE.as_secs()))
+        let (deltas, seconds) = (self.points.coarse_rounds, PATIENCE.as_secs());
+        Readiness::Refused(match deltas {
+            0 => format!("{busy} was busy sending a delta for {seconds} s"),
+            _ => format!(
+                "cannot keep up: writes arrive faster than they are sent; delta {deltas} of {busy}, \
+                 which was to make less of it, was not through after {seconds} s"
+            ),
+        })
     }
 
     fn begin_cut(&mut self, members: Vec<DiskId>, kind: Kind) {
@@ -290,7 +318,7 @@ impl Core {
         let changed = members.iter().find(|id| !self.may_seal(**id)).copied();
         match done.outcome.clone() {
             Outcome::Verified(verified) if changed.is_none() => {
-                self.points.coarse_rounds = 0;
+                self.points.end_try();
                 match record_of(&verified, &done) {
                     Ok(record) => self.seal_point(record, done, answers),
                     Err(error) => {
@@ -300,7 +328,7 @@ impl Core {
                     }
                 }
             }
-            Outcome::TooLarge { .. } if self.points.coarse_rounds < COARSE_ROUNDS => {
+            Outcome::TooLarge { .. } if self.points.may_ship_first() => {
                 self.points.coarse_rounds += 1;
                 self.points.asked.extend(answers);
                 self.points.due = Instant::now();
@@ -319,7 +347,6 @@ impl Core {
                         refusal(&outcome, self.points.coarse_rounds, &written_most)
                     }
                 };
-                self.points.coarse_rounds = 0;
                 self.points.asked.extend(answers);
                 self.take_back(done);
                 self.refuse_point(&words);
@@ -422,7 +449,7 @@ impl Core {
     }
 
     fn refuse_point(&mut self, reason: &str) {
-        self.points.waiting = None;
+        self.points.end_try();
         self.points.due = Instant::now() + self.config.policy.points.point_every.duration();
         if self.points.stats.note_refused(reason) {
             tracing::warn!(REASON = reason, "no recovery point");
