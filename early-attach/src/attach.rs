@@ -21,12 +21,11 @@ use ebpf_object::{
     pins::DirectoryError,
     spec::DiskSpec,
 };
-use tracker::last::{LastRecord, LastState, RECORD_LEN};
+use tracker::last::{LastRecord, LastState, Plan, PlannedRecord, RECORD_LEN};
 
 use crate::{
     disk::{AddError, Added},
     load::{LoadError, Loaded},
-    plan::{Place, Plan},
 };
 
 /// Nothing was attached.
@@ -149,7 +148,7 @@ fn boot_id() -> io::Result<[u8; 16]> {
 }
 
 /// Finds the closed record of a place, and the disk that it is of.
-fn find(place: Place, devices: &[Device]) -> Result<Found, Refusal> {
+fn find(place: PlannedRecord, devices: &[Device]) -> Result<Found, Refusal> {
     let closed = devices.iter().filter_map(|holder| {
         let record = read_record(holder, place.at).ok().flatten()?;
         let is_it = record.disk == place.disk && record.state == LastState::Closed;

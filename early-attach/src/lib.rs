@@ -14,9 +14,7 @@
 mod attach;
 mod disk;
 mod load;
-mod plan;
 
 pub use attach::{AttachError, Outcome, Refusal, attach};
 pub use disk::{AddError, Added};
 pub use load::{LoadError, Loaded};
-pub use plan::{Place, Plan, PlanError};

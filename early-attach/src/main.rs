@@ -10,8 +10,9 @@
 
 use std::{env, error::Error, fs, io, path::Path, process::ExitCode};
 
-use early_attach::{Outcome, Plan, attach};
+use early_attach::{Outcome, attach};
 use ebpf_object::pins::DEFAULT_DIRECTORY;
+use tracker::last::Plan;
 
 /// Where the hooks put what the agent wrote.
 const PLAN: &str = "/etc/pinnace/early-attach.plan";
@@ -39,7 +40,7 @@ fn run(plan: &Path, pins: &Path) -> Result<Vec<Outcome>, Box<dyn Error>> {
     if fs::metadata(plan)?.len() > PLAN_LEN_MAX {
         return Err(io::Error::other("the plan is too long").into());
     }
-    let plan = Plan::parse(&fs::read_to_string(plan)?)?;
+    let plan: Plan = fs::read_to_string(plan)?.parse()?;
     Ok(attach(&plan, pins)?)
 }
 

@@ -5,8 +5,9 @@ use std::{path::PathBuf, sync::Arc};
 
 use anyhow::{Result, ensure};
 use blocks::{Bitmap, ByteLen, ChunkSize, DiskId, Generation};
-use early_attach::{Loaded, Place, Plan, Refusal, attach};
+use early_attach::{Loaded, Refusal, attach};
 use ebpf::{Arrival, Attached, DiskSpec, TrackedDisk, Tracking, device};
+use tracker::last::{Plan, PlannedRecord};
 use vm_tests::{
     After, BlockDevice, Load, LoopDisk, LoopSpec, Method, Mounted, Rig, Target, WriteLog, Writer,
     ZramDisk,
@@ -144,7 +145,7 @@ fn a_disk_that_was_added_early_is_taken_up_with_all_its_marks() -> Result<()> {
 fn a_plan_of_which_no_log_was_closed_leaves_nothing_in_the_kernel() -> Result<()> {
     let Some(bench) = Bench::start()? else { return Ok(()) };
     let _disk = LoopDisk::create(&bench.rig, LoopSpec::new(LEN))?;
-    let plan = Plan(vec![Place { disk: DiskId([5; 16]), at: 1 << 20 }]);
+    let plan = Plan(vec![PlannedRecord { disk: DiskId([5; 16]), at: 1 << 20 }]);
     let outcomes = attach(&plan, &bench.pins("aya"))?;
     let [outcome] = &outcomes[..] else { anyhow::bail!("{outcomes:?}") };
     ensure!(matches!(outcome.result, Err(Refusal::NotClosed)), "{outcome:?}");

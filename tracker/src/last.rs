@@ -18,8 +18,11 @@ use zerocopy::{
 
 use crate::hrl::{self, Log};
 
+mod plan;
 #[cfg(test)]
 mod tests;
+
+pub use plan::{Plan, PlanError, PlannedRecord};
 
 /// How long the record is; the log follows it.
 pub const RECORD_LEN: usize = 4096;

@@ -1,9 +1,10 @@
-//! Short things that are typed, pasted, or found in names: tokens, identities, ladders of
-//! retention, cursors.
+//! Short texts that are typed, pasted, or found in names and small files: tokens, identities,
+//! ladders of retention, cursors, plans of the initramfs.
 
 use blocks::DiskId;
 use control::Ladder;
 use replica::ScrubCursor;
+use tracker::last::Plan;
 use wire::{Secret, Token, TokenId};
 
 use crate::mend;
@@ -19,6 +20,7 @@ pub(crate) fn run(bytes: &[u8]) {
         shows_as_itself::<DiskId>(text);
         shows_as_itself::<Ladder>(text);
         shows_as_itself::<ScrubCursor>(text);
+        shows_as_itself::<Plan>(text);
     }
 }
 
@@ -41,7 +43,12 @@ where
 pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let token =
         Token { id: TokenId([1; 8]), secret: Secret::from_bytes([2; 16]), ca_sha256: [3; 32] };
-    let texts = ["all 2h, 1h 24h, 1d 15d", "17:4294967295", "00112233445566778899aabbccddeeff"];
+    let texts = [
+        "all 2h, 1h 24h, 1d 15d",
+        "17:4294967295",
+        "00112233445566778899aabbccddeeff",
+        "# a plan\n00112233445566778899aabbccddeeff 1048576\n",
+    ];
     let texts = texts.map(|text| text.as_bytes().to_vec());
     texts.into_iter().chain([token.to_bytes().to_vec()]).collect()
 }

@@ -7,9 +7,11 @@ use std::path::Path;
 use anyhow::Result;
 use serde::Serialize;
 
-use super::state::AgentState;
+use super::state::{self, AgentState};
 use crate::config::AgentConfig;
 use crate::pki::{self, Identity};
+
+mod boot;
 
 /// How one check went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -54,6 +56,8 @@ pub(crate) fn examine(config: &AgentConfig) -> Vec<Finding> {
     let mut findings = vec![root(), kernel(), btf(), bpffs(), io_uring(), lockdown()];
     findings.extend(disks());
     findings.extend(enrolment(config));
+    let plan = state::plan_in(&config.state_dir);
+    findings.push(boot::examine(Path::new("/"), &plan, &release()));
     findings
 }
 
@@ -67,13 +71,17 @@ fn root() -> Finding {
 
 fn kernel() -> Finding {
     const CHECK: &str = "kernel";
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let release = release.trim();
+    let release = release();
     let mut numbers = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
     match (numbers.next(), numbers.next()) {
         (Some(major), Some(minor)) if (major, minor) >= (5, 15) => Finding::ok(CHECK, release),
         _ => Finding::bad(Grade::Fail, CHECK, release, "a kernel of 5.15 or later is needed"),
     }
+}
+
+fn release() -> String {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    release.trim().to_owned()
 }
 
 fn btf() -> Finding {

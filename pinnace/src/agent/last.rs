@@ -14,7 +14,7 @@ use blocks::{ByteLen, DiskId, Generation, Geometry, SECTOR_SIZE};
 use ebpf::device::{Device, DiskClass, probe};
 use storage::{FileExtent, StorePath, extents_of};
 use tracker::hrl::Log;
-use tracker::last::{self, Boot, RECORD_LEN};
+use tracker::last::{self, Boot, Plan, PlannedRecord, RECORD_LEN};
 
 use super::state::AgentState;
 use crate::pki::write_private;
@@ -117,16 +117,17 @@ pub(super) fn prepare(state: &AgentState, id: DiskId, geometry: Geometry) -> Res
 /// Notes where the records of all last logs lie, for the initramfs. Returns whether anything has
 /// changed: then the initramfs has to be made anew.
 pub(super) fn write_plan(state: &AgentState) -> Result<bool> {
-    let mut plan = String::from(
-        "# Where early-attach finds the logs of protected disks. Written by the agent; make the\n\
-         # initramfs anew when it changes.\n",
-    );
+    let mut plan = Plan::default();
     for record in state.disks()? {
-        let id = record.disk_id()?;
-        if let Ok(place) = Place::of(&state.last_log(id)) {
-            plan.push_str(&format!("{id} {}\n", place.record_at()));
+        let disk = record.disk_id()?;
+        if let Ok(place) = Place::of(&state.last_log(disk)) {
+            plan.0.push(PlannedRecord { disk, at: place.record_at() });
         }
     }
+    let plan = format!(
+        "# Where early-attach finds the logs of protected disks. Written by the agent; make the\n\
+         # initramfs anew when it changes.\n{plan}"
+    );
     let path = state.plan();
     if fs::read_to_string(&path).is_ok_and(|written| written == plan) {
         return Ok(false);

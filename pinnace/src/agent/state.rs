@@ -209,7 +209,7 @@ impl AgentState {
 
     /// What the initramfs is told.
     pub(crate) fn plan(&self) -> PathBuf {
-        self.root.join("early-attach.plan")
+        plan_in(&self.root)
     }
 
     fn key_path(&self, id: DiskId) -> PathBuf {
@@ -220,6 +220,11 @@ impl AgentState {
         let storage = FileStorage::shared(&self.root.join("logs"));
         (storage, StorePath::root().join(&format!("{id}.hrl")))
     }
+}
+
+/// The same in a state directory, which is not made for it.
+pub(crate) fn plan_in(state: &Path) -> PathBuf {
+    state.join("early-attach.plan")
 }
 
 impl DiskRecord {

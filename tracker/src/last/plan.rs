@@ -1,20 +1,23 @@
-//! Where to look for the records of last logs: the agent writes it, the initramfs carries it.
+//! Where to look for the records of last logs: the agent writes it, the initramfs carries it, and
+//! `early-attach` reads it.
 //!
 //! A line a disk: its identity, as 32 hexadecimal digits, and the first byte of the record on the
 //! disk that holds it. Which disk that is, and which is the one to track, is found by what is
 //! on them. `#` begins a comment.
 
+use std::{fmt, str::FromStr};
+
 use blocks::DiskId;
 
 /// More disks than can be tracked are in no plan.
-const PLACES_MAX: usize = 128;
+const RECORDS_MAX: usize = 128;
 
 /// Records lie at whole blocks of any disk.
 const ALIGN: u64 = 512;
 
 /// Where the record of one disk lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct PlannedRecord {
     /// The disk that the log is of.
     pub disk: DiskId,
     /// Where its record begins on the disk that holds it, in bytes.
@@ -23,7 +26,7 @@ pub struct Place {
 
 /// A plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Plan(pub Vec<Place>);
+pub struct Plan(pub Vec<PlannedRecord>);
 
 /// A plan that can't be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,35 +35,39 @@ pub enum PlanError {
     #[error("line {0} is not an identity and a number of bytes")]
     Line(usize),
     /// It has more lines than disks can be tracked.
-    #[error("more than {PLACES_MAX} disks")]
+    #[error("more than {RECORDS_MAX} disks")]
     TooLong,
 }
 
-impl Plan {
-    /// Reads a plan.
-    ///
-    /// # Errors
-    /// If it is none.
-    pub fn parse(text: &str) -> Result<Self, PlanError> {
-        let mut places = Vec::new();
+impl FromStr for Plan {
+    type Err = PlanError;
+
+    fn from_str(text: &str) -> Result<Self, PlanError> {
+        let mut records = Vec::new();
         for (number, line) in (1..).zip(text.lines()) {
             let line = line.split('#').next().unwrap_or_default().trim();
             if line.is_empty() {
                 continue;
             }
-            if places.len() == PLACES_MAX {
+            if records.len() == RECORDS_MAX {
                 return Err(PlanError::TooLong);
             }
-            places.push(place(line).ok_or(PlanError::Line(number))?);
+            records.push(record(line).ok_or(PlanError::Line(number))?);
         }
-        Ok(Self(places))
+        Ok(Self(records))
     }
 }
 
-fn place(line: &str) -> Option<Place> {
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|PlannedRecord { disk, at }| writeln!(f, "{disk} {at}"))
+    }
+}
+
+fn record(line: &str) -> Option<PlannedRecord> {
     let (disk, at) = line.split_once(' ')?;
     let at = at.trim().parse().ok().filter(|at: &u64| at.is_multiple_of(ALIGN))?;
-    Some(Place { disk: disk.parse().ok()?, at })
+    Some(PlannedRecord { disk: disk.parse().ok()?, at })
 }
 
 #[cfg(test)]
@@ -71,8 +78,10 @@ mod tests {
     fn a_plan_is_a_line_a_disk() {
         let text = "# written by pinnace\n\n000102030405060708090a0b0c0d0e0f 1048576 # vda\n";
         let disk = DiskId(std::array::from_fn(|i| u8::try_from(i).unwrap()));
-        assert_eq!(Plan::parse(text), Ok(Plan(vec![Place { disk, at: 1 << 20 }])));
-        assert_eq!(Plan::parse(""), Ok(Plan::default()));
+        let plan = Plan(vec![PlannedRecord { disk, at: 1 << 20 }]);
+        assert_eq!(text.parse(), Ok(plan.clone()));
+        assert_eq!(plan.to_string().parse(), Ok(plan));
+        assert_eq!("".parse(), Ok(Plan::default()));
     }
 
     #[test]
@@ -80,9 +89,9 @@ mod tests {
         let id = "000102030405060708090a0b0c0d0e0f";
         for bad in ["x 512", &format!("{id} 513"), &format!("{id} -512"), id, &format!("{id} 1 2")]
         {
-            assert_eq!(Plan::parse(&format!("\n{bad}")), Err(PlanError::Line(2)), "{bad}");
+            assert_eq!(format!("\n{bad}").parse::<Plan>(), Err(PlanError::Line(2)), "{bad}");
         }
-        let long = format!("{id} 512\n").repeat(PLACES_MAX + 1);
-        assert_eq!(Plan::parse(&long), Err(PlanError::TooLong));
+        let long = format!("{id} 512\n").repeat(RECORDS_MAX + 1);
+        assert_eq!(long.parse::<Plan>(), Err(PlanError::TooLong));
     }
 }
