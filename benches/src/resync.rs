@@ -16,22 +16,44 @@ use crate::rival::{self, Scratch};
 use crate::{Findings, Rounds};
 
 pub(crate) const NAME: &str = "resync";
-/// How large the disk is, in GiB, if somebody wants another one than of 16.
+/// How large the thin disk is, in GiB, if somebody wants another one than of 16.
 const SIZE: &str = "PINNACE_BENCH_RESYNC_GIB";
-/// Of eight pieces one is written, the others are holes: memory is what this machine has.
-const THIN: u64 = 8;
 const LIMIT: Duration = Duration::from_secs(300);
+
+/// Disks that are compared: memory is what this machine has, and of each disk there are three.
+const DISKS: [Kind; 2] = [
+    Kind { what: "an eighth written", one_in: 8, part: 1 },
+    Kind { what: "all of it written", one_in: 1, part: 4 },
+];
+
+/// What a compared disk holds.
+struct Kind {
+    what: &'static str,
+    /// Of so many pieces one is written, the others are holes.
+    one_in: u64,
+    /// Which part of the size it has.
+    part: u64,
+}
 
 /// Measures it.
 pub(crate) fn measure(rig: &Rig, rounds: Rounds) -> Result<Findings> {
     let gib: u64 = std::env::var(SIZE).map_or(Ok(16), |text| text.parse()).context(SIZE)?;
-    let len = ByteLen(gib << 30);
+    let mut all = Findings { series: Vec::new(), verdicts: Vec::new() };
+    for kind in &DISKS {
+        let found = of_disk(rig, rounds, kind, ByteLen((gib << 30) / kind.part))?;
+        all.series.extend(found.series);
+        all.verdicts.extend(found.verdicts);
+    }
+    Ok(all)
+}
+
+fn of_disk(rig: &Rig, rounds: Rounds, kind: &Kind, len: ByteLen) -> Result<Findings> {
     // One in a thousand of its blocks, anywhere.
     let changed = usize::try_from(len.0 / 1000)? / content::BLOCK;
     let disk = LoopDisk::create(rig, LoopSpec::new(len))?;
-    content::fill_thinly(disk.backing(), len, THIN, 3).context("filling the disk")?;
+    content::fill_thinly(disk.backing(), len, kind.one_in, 3).context("filling the disk")?;
     let copy = Scratch::create(&rig.fresh("rsync"), len)?;
-    content::fill_thinly(copy.path(), len, THIN, 3).context("filling a copy")?;
+    content::fill_thinly(copy.path(), len, kind.one_in, 3).context("filling a copy")?;
     let installation = Installation::start(rig, "interval = \"1h\"")?;
     installation.replicate(disk.name(), LIMIT)?;
     // The first delta, of nothing, comes at once.
@@ -55,29 +77,32 @@ pub(crate) fn measure(rig: &Rig, rounds: Rounds) -> Result<Findings> {
     let difference = first_difference(disk.path(), &installation.replica(disk.name())?)?;
     ensure!(difference.is_none(), "the replica differs");
     installation.ask(&["unprotect", disk.name(), "--yes"])?;
-    Ok(findings(gib, changed, [ours, read, rsync, wire]))
+    Ok(findings(kind, len, changed, [ours, read, rsync, wire]))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "sizes below 2^53")]
-fn findings(gib: u64, changed: usize, found: [Vec<f64>; 4]) -> Findings {
+fn findings(kind: &Kind, len: ByteLen, changed: usize, found: [Vec<f64>; 4]) -> Findings {
     let [ours, read, rsync, wire] = found;
     let differing = (changed * content::BLOCK) as f64 / f64::from(1 << 20);
-    let allowed = 3.0 * differing + 0.002 * (gib << 10) as f64;
+    let allowed = 3.0 * differing + 0.002 * (len.0 >> 20) as f64;
     let of_allowed: Vec<f64> = wire.iter().map(|mebibytes| mebibytes / allowed).collect();
-    let seconds = |label: String, values| Series::new(&label, Unit::Seconds, values);
-    let ours = seconds(format!("Pinnace, {gib} GiB, {differing:.1} MiB differ, to durable"), ours);
-    let read = seconds(format!("fio, reading the {gib} GiB once in pieces of 1 MiB"), read);
-    let rsync = seconds("rsync --inplace --no-whole-file".into(), rsync);
-    let wire = Series::new("datagrams of the comparison, both ways", Unit::Mebibytes, wire);
+    let disk = format!("{} GiB, {}", len.0 >> 30, kind.what);
+    let label = |what: &str| format!("{disk}: {what}");
+    let seconds = |what: &str, values| Series::new(&label(what), Unit::Seconds, values);
+    let ours = seconds(&format!("Pinnace, {differing:.1} MiB differ, to durable"), ours);
+    let read = seconds("fio, reading it once in pieces of 1 MiB", read);
+    let rsync = seconds("rsync --inplace --no-whole-file", rsync);
+    let wire = Series::new(&label("datagrams, both ways"), Unit::Mebibytes, wire);
+    let verdict =
+        |what: &str, values: &[f64], bar| Verdict::new(&label(what), Unit::Ratio, values, bar);
     let verdicts = vec![
-        Verdict::new(
+        verdict(
             "bytes on the wire over three times what differs and 0.2 % of the disk",
-            Unit::Ratio,
             &of_allowed,
             Bar::AtMost(1.0),
         ),
-        Verdict::new("as long as reading", Unit::Ratio, &ours.over(&read), Bar::AtMost(1.3)),
-        Verdict::new("times as fast as rsync", Unit::Ratio, &rsync.over(&ours), Bar::AtLeast(3.0)),
+        verdict("as long as reading", &ours.over(&read), Bar::AtMost(1.3)),
+        verdict("times as fast as rsync", &rsync.over(&ours), Bar::AtLeast(3.0)),
     ];
     Findings { series: vec![ours, read, rsync, wire], verdicts }
 }
