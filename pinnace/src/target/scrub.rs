@@ -22,6 +22,9 @@ use crate::pki::write_private;
 /// How often is looked for a disk that is due.
 const LOOK: Duration = Duration::from_secs(60);
 
+/// When a disk that can't be had, or can't be read, is tried again.
+const LATER: Duration = Duration::from_secs(600);
+
 /// How long a disk is held open at a time.
 const STRETCH: Duration = Duration::from_secs(10);
 
@@ -106,7 +109,7 @@ impl Shared {
             };
             if let Err(error) = self.stretch(disk) {
                 tracing::warn!(DISK = %disk, "a scrub waits: {error:#}");
-                postponed.insert(disk, Instant::now() + LOOK);
+                postponed.insert(disk, Instant::now() + LATER);
             }
         }
     }
