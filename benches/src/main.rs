@@ -7,8 +7,9 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
+use tempfile::TempDir;
 use vm_tests::Rig;
 
 mod content;
@@ -42,6 +43,14 @@ struct Options {
     /// The document whose tables are written.
     #[arg(long, value_name = "FILE", default_value = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/performance.md"))]
     report: PathBuf,
+}
+
+/// A new directory on the file system of the checkout, for what needs a medium: a disk in memory has
+/// none to be slow.
+pub(crate) fn on_a_medium(name: &str) -> Result<TempDir> {
+    const WHERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench");
+    std::fs::create_dir_all(WHERE).with_context(|| format!("making {WHERE}"))?;
+    TempDir::with_prefix_in(format!("{name}-"), WHERE).context("making a directory")
 }
 
 /// What a benchmark has to say.

@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use vm_tests::Rig;
 
 use crate::record::{Bar, Series, Unit, Verdict};
-use crate::{Findings, Rounds, rival};
+use crate::{Findings, Rounds, on_a_medium, rival};
 
 mod serve;
 mod store;
@@ -26,7 +26,6 @@ use serve::{Viewed, data_of_disk, data_of_view, forget_cached, rate_in_order, ra
 use store::{Cut, Replica};
 
 pub(crate) const NAME: &str = "points";
-const WHERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench");
 const DISK: ByteLen = ByteLen(16 << 30);
 /// What of the base is written, and read.
 const WRITTEN: ByteLen = ByteLen(4 << 30);
@@ -72,7 +71,6 @@ pub(crate) fn measure(rig: &Rig, rounds: Rounds) -> Result<Findings> {
     // A view has a descriptor for each delta.
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?;
-    std::fs::create_dir_all(WHERE).with_context(|| format!("making {WHERE}"))?;
     let (mut times, mut large) = (Times::default(), Rates::default());
     let mut store = Scattered::create(Cut::AsShipped)?;
     for round in rounds.numbers() {
@@ -102,7 +100,7 @@ struct Scattered {
 
 impl Scattered {
     fn create(cut: Cut) -> Result<Self> {
-        let directory = TempDir::with_prefix_in("points-", WHERE).context("making a directory")?;
+        let directory = on_a_medium(NAME)?;
         let mut replica = Replica::create(&directory.path().join("store"), DISK)?;
         replica.seed(WRITTEN).context("filling the base")?;
         for _ in 0..DELTAS {

@@ -13,18 +13,26 @@ use crate::content;
 use crate::installation::Installation;
 use crate::record::{Bar, Series, Unit, Verdict};
 use crate::rival::{self, Scratch};
-use crate::{Findings, Rounds};
+use crate::{Findings, Rounds, on_a_medium};
 
 pub(crate) const NAME: &str = "resync";
 /// How large the thin disk is, in GiB, if somebody wants another one than of 16.
 const SIZE: &str = "PINNACE_BENCH_RESYNC_GIB";
 const LIMIT: Duration = Duration::from_secs(300);
 
-/// Disks that are compared: memory is what this machine has, and of each disk there are three.
-const DISKS: [Kind; 2] = [
-    Kind { what: "an eighth written", one_in: 8, part: 1 },
-    Kind { what: "all of it written", one_in: 1, part: 4 },
+/// Disks that are compared. Memory is what this machine has, and of each disk there are three; but a
+/// disk in memory is as fast as the processors that compare it.
+const DISKS: [Kind; 3] = [
+    Kind { what: "in memory, an eighth written", one_in: 8, part: 1, place: Place::Memory },
+    Kind { what: "in memory, all of it written", one_in: 1, part: 4, place: Place::Memory },
+    Kind { what: "on a medium, all of it written", one_in: 1, part: 4, place: Place::Medium },
 ];
+
+#[derive(Clone, Copy)]
+enum Place {
+    Memory,
+    Medium,
+}
 
 /// What a compared disk holds.
 struct Kind {
@@ -33,6 +41,7 @@ struct Kind {
     one_in: u64,
     /// Which part of the size it has.
     part: u64,
+    place: Place,
 }
 
 /// Measures it.
@@ -50,7 +59,14 @@ pub(crate) fn measure(rig: &Rig, rounds: Rounds) -> Result<Findings> {
 fn of_disk(rig: &Rig, rounds: Rounds, kind: &Kind, len: ByteLen) -> Result<Findings> {
     // One in a thousand of its blocks, anywhere.
     let changed = usize::try_from(len.0 / 1000)? / content::BLOCK;
-    let disk = LoopDisk::create(rig, LoopSpec::new(len))?;
+    let directory = on_a_medium(NAME)?;
+    let disk = match kind.place {
+        Place::Memory => LoopDisk::create(rig, LoopSpec::new(len))?,
+        Place::Medium => {
+            let spec = LoopSpec { direct: true, ..LoopSpec::new(len) };
+            LoopDisk::create_at(rig, &directory.path().join("disk"), spec)?
+        }
+    };
     content::fill_thinly(disk.backing(), len, kind.one_in, 3).context("filling the disk")?;
     let copy = Scratch::create(&rig.fresh("rsync"), len)?;
     content::fill_thinly(copy.path(), len, kind.one_in, 3).context("filling a copy")?;
@@ -86,7 +102,7 @@ fn findings(kind: &Kind, len: ByteLen, changed: usize, found: [Vec<f64>; 4]) -> 
     let differing = (changed * content::BLOCK) as f64 / f64::from(1 << 20);
     let allowed = 3.0 * differing + 0.002 * (len.0 >> 20) as f64;
     let of_allowed: Vec<f64> = wire.iter().map(|mebibytes| mebibytes / allowed).collect();
-    let disk = format!("{} GiB, {}", len.0 >> 30, kind.what);
+    let disk = format!("{} GiB {}", len.0 >> 30, kind.what);
     let label = |what: &str| format!("{disk}: {what}");
     let seconds = |what: &str, values| Series::new(&label(what), Unit::Seconds, values);
     let ours = seconds(&format!("Pinnace, {differing:.1} MiB differ, to durable"), ours);

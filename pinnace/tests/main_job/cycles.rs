@@ -52,7 +52,7 @@ fn an_ext4_on_a_loop_disk_arrives_whole() -> Result<()> {
 fn blocks_of_4_kib_and_a_length_of_odd_chunks_arrive() -> Result<()> {
     let Some(rig) = Rig::start()? else { return Ok(()) };
     // 64 MiB and one block: the last chunk is short.
-    let spec = LoopSpec { len: ByteLen((64 << 20) + 4096), logical_block: 4096 };
+    let spec = LoopSpec { logical_block: 4096, ..LoopSpec::new(ByteLen((64 << 20) + 4096)) };
     let disk = LoopDisk::create(&rig, spec)?;
     fill(&rig, &Target::whole(0, &disk), 3)?;
     let site = site(&rig)?;

@@ -3,13 +3,14 @@
 use std::{
     fs::{self, File},
     ops::Deref,
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 use blocks::ByteLen;
-use nix::errno::Errno;
+use nix::{errno::Errno, libc};
 
 use super::{BlockDevice, ioctl, whole_sectors};
 use crate::Rig;
@@ -24,12 +25,14 @@ pub struct LoopSpec {
     pub len: ByteLen,
     /// Its logical block in bytes: 512 to 4096.
     pub logical_block: u32,
+    /// Whether its file is read and written past the page cache. Not on every file system.
+    pub direct: bool,
 }
 
 impl LoopSpec {
     /// A disk of this length with logical blocks of 512 bytes.
     pub const fn new(len: ByteLen) -> Self {
-        Self { len, logical_block: 512 }
+        Self { len, logical_block: 512, direct: false }
     }
 }
 
@@ -52,7 +55,11 @@ impl LoopDisk {
     /// A new disk over a new sparse file at `backing`, wherever that is.
     pub fn create_at(rig: &Rig, backing: &Path, spec: LoopSpec) -> Result<Self> {
         let backing = backing.to_owned();
-        let file = File::options().read(true).write(true).create_new(true).open(&backing);
+        // The driver does to its file what the file was opened for.
+        let flags = if spec.direct { libc::O_DIRECT } else { 0 };
+        let mut options = File::options();
+        options.read(true).write(true).create_new(true).custom_flags(flags);
+        let file = options.open(&backing);
         let file = file.with_context(|| format!("making {}", backing.display()))?;
         file.set_len(whole_sectors(spec.len)? * blocks::SECTOR_SIZE).context("sizing a disk")?;
         Self::bind(rig, backing, &file, spec.logical_block)

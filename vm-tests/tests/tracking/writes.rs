@@ -168,7 +168,7 @@ fn a_partition_is_marked_where_it_lies_on_the_disk() -> Result<()> {
 #[test]
 fn a_loop_of_4_kib_blocks() -> Result<()> {
     let Some(rig) = Rig::start()? else { return Ok(()) };
-    let disk = LoopDisk::create(&rig, LoopSpec { len: DISK, logical_block: 4096 })?;
+    let disk = LoopDisk::create(&rig, LoopSpec { logical_block: 4096, ..LoopSpec::new(DISK) })?;
     let target = Target::whole(0, &disk);
     let methods = [Method::Direct, Method::Buffered];
     observe(&rig, &disk, &target, &methods, Tolerance::IfDetected).map(drop)
