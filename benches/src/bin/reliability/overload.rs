@@ -2,9 +2,10 @@
 //! There can hardly be a point; that is said, and none is made that is not one.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use blocks::ByteLen;
 use vm_tests::{PointLoadSpec, Rate, Rig, pinnace_binary};
 
@@ -14,13 +15,18 @@ use crate::stage::{Setting, Stage, now, points};
 
 pub(crate) const NAME: &str = "overload";
 const LEN: ByteLen = ByteLen(512 << 20);
-/// Little memory for images, in place of writers that take both processors: a point is refused once
-/// three deltas have not helped, and those writers let none through for long.
+/// Little memory for images, so that refusals come quickly, and many can be seen.
 const SETTINGS: &str = "interval = \"1s\"\ndirty_threshold_percent = 100\n\
     [policy]\npoint_interval = \"1s\"\ncut_memory = \"4MiB\"\n";
 const RATE: ByteLen = ByteLen(128 << 20);
 const WORDS: &str = "cannot keep up";
 const PATIENCE: Duration = Duration::from_secs(300);
+
+/// All memory, and writers that take what processors there are.
+const FULL: &str = "interval = \"1s\"\ndirty_threshold_percent = 100\n\
+    [policy]\npoint_interval = \"1s\"\n";
+/// A point that is due is tried for a minute; a cut may end a little later.
+const SILENCE_MAX: Duration = Duration::from_secs(70);
 
 /// Measures it until as many points as are wanted were refused.
 pub(crate) fn measure(rig: &Rig, wanted: usize) -> Result<Findings> {
@@ -64,9 +70,47 @@ pub(crate) fn measure(rig: &Rig, wanted: usize) -> Result<Findings> {
     found.at_least(&format!("refusals that say \"{WORDS}\""), (clear, seen), 100);
     let invalid = judged.iter().filter(|of| of.invalid.is_some()).count();
     found.verdict("points that are not one instant", invalid, "none", invalid == 0);
+    drop((store, stage));
+    let (silence, word) = first_word(rig, &program)?;
+    found.row("writers at full speed, all memory: the first word after", format!("{silence:.1?}"));
+    found.row("which is", word);
+    let in_time = silence <= SILENCE_MAX;
+    let bar = format!("at most {} s", SILENCE_MAX.as_secs());
+    found.verdict("its seconds of silence", silence.as_secs(), &bar, in_time);
     found.points = judged.iter().map(Judged::json).collect();
     found.points.extend(
         said.iter().map(|(why, times)| serde_json::json!({ "refused": why, "times": times })),
     );
     Ok(found)
+}
+
+/// How long writers at full speed keep an agent from making a point or refusing it, and what comes
+/// then.
+fn first_word(rig: &Rig, program: &Path) -> Result<(Duration, String)> {
+    let setting = Setting { program, settings: FULL, mistake: None, len: LEN };
+    let mut stage = Stage::set(rig, &setting)?;
+    let load = stage.load(PointLoadSpec { writers: 8, ..PointLoadSpec::new(Rate::Full) })?;
+    std::thread::sleep(Duration::from_secs(1));
+    let (since, before, began) = (now(), stage.counts()?, Instant::now());
+    let word = loop {
+        let status = stage.site.status()?;
+        let is_more = |name: &str, than: u64| status["points"][name].as_u64() > Some(than);
+        if is_more("refused", before.refused) {
+            let reason = status["points"]["last_refusal"]["reason"].as_str();
+            break reason.unwrap_or("a point all the same").to_owned();
+        }
+        if is_more("made", before.made) {
+            break "a point".to_owned();
+        }
+        if began.elapsed() > 2 * SILENCE_MAX {
+            break "nothing".to_owned();
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    let silence = began.elapsed();
+    load.stop()?;
+    let store = stage.store()?;
+    let judged = judge::judge(&stage, &store, &points(&store, since)?)?;
+    ensure!(judged.iter().all(|of| of.invalid.is_none()), "a point is not one instant");
+    Ok((silence, word))
 }
