@@ -166,6 +166,12 @@ impl Installation {
         Ok(())
     }
 
+    /// What both daemons have printed.
+    pub(crate) fn logs(&self) -> String {
+        let of = |daemon: &Daemon| daemon.log().unwrap_or_else(|error| error.to_string());
+        format!("agent:\n{}\ntarget:\n{}", of(&self.agent), of(&self.target))
+    }
+
     /// A command of the agent's command line.
     pub(crate) fn ask(&self, arguments: &[&str]) -> Result<String> {
         command(&self.program, &self.agent_config, arguments)

@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use blocks::ByteLen;
 use serde_json::Value;
 use vm_tests::{LoopDisk, LoopSpec, Rig, first_difference};
@@ -91,7 +91,9 @@ fn of_disk(rig: &Rig, rounds: Rounds, kind: &Kind, len: ByteLen) -> Result<Findi
         );
     }
     let difference = first_difference(disk.path(), &installation.replica(disk.name())?)?;
-    ensure!(difference.is_none(), "the replica differs");
+    if let Some(difference) = difference {
+        bail!("the replica differs: {difference}\n{}", installation.logs());
+    }
     installation.ask(&["unprotect", disk.name(), "--yes"])?;
     Ok(findings(kind, len, changed, [ours, read, rsync, wire]))
 }
