@@ -166,12 +166,6 @@ impl Installation {
         Ok(())
     }
 
-    /// What both daemons have printed.
-    pub(crate) fn logs(&self) -> String {
-        let of = |daemon: &Daemon| daemon.log().unwrap_or_else(|error| error.to_string());
-        format!("agent:\n{}\ntarget:\n{}", of(&self.agent), of(&self.target))
-    }
-
     /// A command of the agent's command line.
     pub(crate) fn ask(&self, arguments: &[&str]) -> Result<String> {
         command(&self.program, &self.agent_config, arguments)
@@ -209,6 +203,15 @@ impl Installation {
         Ok(base.with_context(|| format!("the target has no {name}"))?.into())
     }
 
+    /// Writes what a disk is now into an image, as its target has it: as a recovery point, since
+    /// the replica itself does not follow any more once there is one.
+    pub(crate) fn export(&self, name: &str, image: &Path) -> Result<()> {
+        self.ask(&["point", "create"])?;
+        let (point, image) = (format!("{name}@latest"), image.to_string_lossy());
+        let export = ["point", "export", &point, "--overwrite", "--to", &image];
+        command(&self.program, &self.target_config, &export).map(drop)
+    }
+
     fn wait_for(
         &self,
         name: &str,
@@ -228,7 +231,8 @@ impl Installation {
         }
     }
 
-    fn logs(&self) -> String {
+    /// What both daemons have printed.
+    pub(crate) fn logs(&self) -> String {
         let of = |daemon: &Daemon| daemon.log().unwrap_or_else(|error| error.to_string());
         format!("agent:\n{}\ntarget:\n{}", of(&self.agent), of(&self.target))
     }

@@ -9,6 +9,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result, bail, ensure};
 use clap::Parser;
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use tempfile::TempDir;
 use vm_tests::Rig;
 
@@ -51,6 +52,20 @@ pub(crate) fn on_a_medium(name: &str) -> Result<TempDir> {
     const WHERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../target/bench");
     std::fs::create_dir_all(WHERE).with_context(|| format!("making {WHERE}"))?;
     TempDir::with_prefix_in(format!("{name}-"), WHERE).context("making a directory")
+}
+
+/// Drops what the page cache holds of all files under a directory; they are durable.
+pub(crate) fn forget_files(directory: &Path) -> Result<()> {
+    for entry in std::fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            forget_files(&entry.path())?;
+        } else {
+            let file = std::fs::File::open(entry.path())?;
+            posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
+        }
+    }
+    Ok(())
 }
 
 /// What a benchmark has to say.

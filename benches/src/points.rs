@@ -17,12 +17,12 @@ use tempfile::TempDir;
 use vm_tests::Rig;
 
 use crate::record::{Bar, Series, Unit, Verdict};
-use crate::{Findings, Rounds, on_a_medium, rival};
+use crate::{Findings, Rounds, forget_files, on_a_medium, rival};
 
 mod serve;
 mod store;
 
-use serve::{Viewed, data_of_disk, data_of_view, forget_cached, rate_in_order, rate_over_nbd};
+use serve::{Viewed, data_of_disk, data_of_view, rate_in_order, rate_over_nbd};
 use store::{Cut, Replica};
 
 pub(crate) const NAME: &str = "points";
@@ -111,7 +111,7 @@ impl Scattered {
 
     /// Opens the newest point and reads its first bytes, from the medium and once more.
     fn open(&self, times: &mut Times) -> Result<()> {
-        forget_cached(self.directory.path())?;
+        forget_files(self.directory.path())?;
         for seconds in [&mut times.open_cold, &mut times.open_warm] {
             let began = Instant::now();
             let view = self.replica.view(VIEW_CACHE_DEFAULT)?;
@@ -144,10 +144,10 @@ impl Scattered {
             let data = data_of_view(&view, len)?;
             rate_over_nbd(rig, Viewed(view), len, data)
         };
-        forget_cached(directory)?;
+        forget_files(directory)?;
         rates.raw.cold.push(raw()?);
         rates.raw.warm.push(raw()?);
-        forget_cached(directory)?;
+        forget_files(directory)?;
         rates.view.cold.push(view()?);
         rates.view.warm.push(view()?);
         let file = File::open(&base)?;

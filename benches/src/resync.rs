@@ -13,7 +13,7 @@ use crate::content;
 use crate::installation::Installation;
 use crate::record::{Bar, Series, Unit, Verdict};
 use crate::rival::{self, Scratch};
-use crate::{Findings, Rounds, on_a_medium};
+use crate::{Findings, Rounds, forget_files, on_a_medium};
 
 pub(crate) const NAME: &str = "resync";
 /// How large the thin disk is, in GiB, if somebody wants another one than of 16.
@@ -84,13 +84,17 @@ fn of_disk(rig: &Rig, rounds: Rounds, kind: &Kind, len: ByteLen) -> Result<Findi
         ours.push(installation.resync(disk.name(), LIMIT)?.as_secs_f64());
         #[expect(clippy::cast_precision_loss, reason = "bytes below 2^53")]
         wire.push((bytes(&installation)? - before) as f64 / f64::from(1 << 20));
+        // On a medium each reads it from there.
+        forget_files(directory.path())?;
         rsync.push(rival::rsync(disk.backing(), copy.path(), &[])?.as_secs_f64());
         rounds.say(
             round,
             &[("pinnace", &ours), ("fio", &read), ("rsync", &rsync), ("MiB on the wire", &wire)],
         );
     }
-    let difference = first_difference(disk.path(), &installation.replica(disk.name())?)?;
+    let image = Scratch::create(&rig.fresh("image"), ByteLen(0))?;
+    installation.export(disk.name(), image.path())?;
+    let difference = first_difference(disk.path(), image.path())?;
     if let Some(difference) = difference {
         bail!("the replica differs: {difference}\n{}", installation.logs());
     }

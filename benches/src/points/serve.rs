@@ -1,16 +1,13 @@
 //! A disk served over NBD, read by `nbdcopy`, which writes it nowhere.
 
-use std::fs::{File, read_dir};
 use std::io;
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use blocks::ByteLen;
 use nbd::{Content, Export, Limits, Listen, Listener, NamedExport, Run, Server};
-use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 use replica::{Allocated, Allocation, View};
 use vm_tests::Rig;
 
@@ -126,18 +123,4 @@ pub(super) fn rate_in_order(
 
 fn rate(bytes: u64, took: Duration) -> f64 {
     bytes as f64 / f64::from(1 << 20) / took.as_secs_f64()
-}
-
-/// Drops what the page cache holds of all files under a directory; they are durable.
-pub(super) fn forget_cached(directory: &Path) -> Result<()> {
-    for entry in read_dir(directory)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            forget_cached(&entry.path())?;
-        } else {
-            let file = File::open(entry.path())?;
-            posix_fadvise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_DONTNEED)?;
-        }
-    }
-    Ok(())
 }
