@@ -177,4 +177,19 @@ mod tests {
             assert!(AgentConfig::load(&path, Required::Yes).is_err(), "{bad}");
         }
     }
+
+    #[test]
+    fn without_an_interval_points_are_made_on_request_only() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("agent.toml");
+        let load = |text: &str| {
+            std::fs::write(&path, format!("[policy]\n{text}")).unwrap();
+            AgentConfig::load(&path, Required::Yes)
+        };
+        assert_eq!(load("point_interval = \"0s\"\n").unwrap().policy.point_interval, None);
+        let every = load("point_interval = \"9s\"\n").unwrap().policy.point_interval;
+        assert_eq!(every.unwrap().as_secs(), 9);
+        let both = load("point_interval = \"0s\"\napplication_interval = \"1h\"\n");
+        assert!(format!("{:#}", both.unwrap_err()).contains("application_interval"));
+    }
 }

@@ -22,9 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// The agent looks at the statistics of its disks twice a second.
 const TWO_LOOKS: Duration = Duration::from_millis(1200);
 
-/// Settings of an agent that makes no point within the time of a test or a measurement: without
-/// points the base of a replica follows its disk, so that the two can be compared.
-pub const NO_POINTS: &str = "[policy]\npoint_interval = \"1h\"\nobjective = \"2h\"\n";
+/// Settings of an agent that makes no point by itself: without points the base of a replica follows
+/// its disk, so that the two can be compared.
+pub const NO_POINTS: &str = "[policy]\npoint_interval = \"0s\"\n";
 
 /// Settings of an agent that compares disks at whatever time of the day.
 pub const ANY_TIME: &str = "[resync]\nwindow = \"always\"\n";

@@ -23,8 +23,19 @@ pub(crate) fn command(program: impl AsRef<OsStr>) -> Command {
 }
 
 /// The cargo that runs this task, with these arguments.
+///
+/// What cargo tells a program of its own package is taken out of the environment again: build scripts
+/// that ask for it would have all above them built anew, here and after every build by hand.
 pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let mut cargo = command(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let of_this_package = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
+    for (name, _) in env::vars_os() {
+        let told =
+            name.to_str().is_some_and(|name| of_this_package.iter().any(|of| name.starts_with(of)));
+        if told {
+            cargo.env_remove(name);
+        }
+    }
     cargo.args(arguments);
     cargo
 }

@@ -18,6 +18,8 @@ pub(crate) struct Policy {
     /// How old the replica may be, and how often points are made. How long they are kept is for the
     /// target.
     pub(crate) points: control::Policy,
+    /// From one point to the next; without, points are made only when somebody asks.
+    pub(crate) point_interval: Option<Duration>,
     /// Whether file systems may be frozen when a point does not succeed without.
     pub(crate) freeze: Freeze,
     /// The longest freeze.
@@ -52,9 +54,15 @@ impl Policy {
     pub(super) fn check(layer: &PolicyLayer) -> Result<Self> {
         let default = control::Policy::default();
         let application = layer.application_interval;
+        let on_request = layer.point_interval.is_some_and(|interval| interval.0.is_zero());
+        ensure!(
+            !on_request || application.is_none(),
+            "application_interval: there are none without a point_interval"
+        );
+        let interval = layer.point_interval.filter(|_| !on_request);
         let points = control::Policy {
             rpo: span("objective", layer.objective)?.unwrap_or(default.rpo),
-            point_every: span("point_interval", layer.point_interval)?.unwrap_or(POINT_EVERY),
+            point_every: span("point_interval", interval)?.unwrap_or(POINT_EVERY),
             application_every: span("application_interval", application)?,
             ..default
         };
@@ -64,8 +72,10 @@ impl Policy {
             Some("always") => Freeze::Always,
             Some(other) => bail!("freeze: {other:?} is none of never, if-needed, always"),
         };
+        let points = points.checked()?;
         let policy = Self {
-            points: points.checked()?,
+            point_interval: (!on_request).then(|| points.point_every.duration()),
+            points,
             freeze,
             freeze_limit: layer.freeze_limit.map_or(FREEZE_LIMIT, |interval| interval.0),
             cut_memory: layer.cut_memory.map_or(ByteLen(64 << 20), |bytes| bytes.0),

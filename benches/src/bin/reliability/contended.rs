@@ -26,7 +26,7 @@ const SITE: Duration = Duration::from_secs(3);
 const ROUND: usize = 100;
 /// No points but those that are asked for, and no deltas between them.
 const SETTINGS: &str = "interval = \"1h\"\ndirty_threshold_percent = 100\n\
-    [policy]\npoint_interval = \"1h\"\nobjective = \"2h\"\n";
+    [policy]\npoint_interval = \"0s\"\n";
 
 /// What points are asked of.
 pub(crate) struct Site<'a> {

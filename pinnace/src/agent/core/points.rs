@@ -61,7 +61,8 @@ pub(super) enum Kind {
 /// The points of this machine, as the core holds them.
 pub(in crate::agent) struct Points {
     cutter: CutterState,
-    due: Instant,
+    /// When the next point is due; never, if the policy makes none by itself.
+    due: Option<Instant>,
     /// When an application-consistent point is due; none is made without a policy.
     application_due: Option<Instant>,
     /// Since when the point that is due is tried.
@@ -120,7 +121,7 @@ impl Points {
         Self {
             application_due: policy.points.application_every.map(|_| Instant::now()),
             cutter: CutterState::NotNeeded,
-            due: Instant::now() + SETTLING.min(policy.points.point_every.duration()),
+            due: policy.point_interval.map(|every| Instant::now() + SETTLING.min(every)),
             tried_since: None,
             waits: false,
             coarse_rounds: 0,
@@ -148,7 +149,8 @@ impl Points {
     }
 
     fn is_due(&self, now: Instant) -> bool {
-        !self.is_cutting() && (now >= self.due || !self.asked.is_empty())
+        let is_due = self.due.is_some_and(|due| now >= due);
+        !self.is_cutting() && (is_due || !self.asked.is_empty())
     }
 
     /// Whether the point that is due has been tried for as long as it may.
@@ -181,18 +183,22 @@ impl Core {
             Readiness::Members(members) => {
                 self.points.waits = false;
                 self.points.tried_since.get_or_insert(now);
-                self.points.due = now + self.config.policy.points.point_every.duration();
+                self.points.due = self.next_due(now);
                 let kind = self.kind_due(now);
                 self.begin_cut(members, kind);
             }
             Readiness::Wait => self.points.waits = true,
             Readiness::Nothing if nobody_asks => {
                 self.points.tried_since = None;
-                self.points.due = now + self.config.policy.points.point_every.duration();
+                self.points.due = self.next_due(now);
             }
             Readiness::Nothing => self.refuse_point("no disk follows its source yet"),
             Readiness::Refused(reason) => self.refuse_point(&reason),
         }
+    }
+
+    fn next_due(&self, now: Instant) -> Option<Instant> {
+        self.config.policy.point_interval.map(|every| now + every)
     }
 
     /// Somebody wants a point now.
@@ -331,7 +337,7 @@ impl Core {
             Outcome::TooLarge { .. } if self.points.may_ship_first() => {
                 self.points.coarse_rounds += 1;
                 self.points.asked.extend(answers);
-                self.points.due = Instant::now();
+                self.points.due = Some(Instant::now());
                 self.take_back(done);
                 self.ship_deltas_first(&members);
             }
@@ -450,7 +456,7 @@ impl Core {
 
     fn refuse_point(&mut self, reason: &str) {
         self.points.end_try();
-        self.points.due = Instant::now() + self.config.policy.points.point_every.duration();
+        self.points.due = self.next_due(Instant::now());
         if self.points.stats.note_refused(reason) {
             tracing::warn!(REASON = reason, "no recovery point");
         }
