@@ -103,6 +103,7 @@ fn first_word(rig: &Rig, program: &Path) -> Result<(Duration, String)> {
             break "a point".to_owned();
         }
         if began.elapsed() > 2 * SILENCE_MAX {
+            eprintln!("  no word: {status:#}\n{}", stage.site.logs());
             break "nothing".to_owned();
         }
         std::thread::sleep(Duration::from_millis(100));
