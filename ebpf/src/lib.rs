@@ -37,7 +37,7 @@ pub use ebpf_object::device;
 pub use ebpf_object::spec::DiskSpec;
 pub use in_flight::Listed;
 pub use limits::{DISKS, LAYOUT_VERSION};
-pub use load::{LoadError, LoadOptions};
+pub use load::{LoadError, LoadOptions, Programs};
 pub use meta::{Arrival, Baseline};
 pub use pins::{DEFAULT_DIRECTORY, DirectoryError};
 pub use tracking::{AddDiskError, Attached, ProgramStatus, RemoveDiskError, Tracking, UnloadError};

@@ -11,7 +11,9 @@ use std::{
 };
 
 use blocks::ByteLen;
-use libbpf_rs::{MapCore, MapFlags, MapHandle, MapType, ObjectBuilder, OpenObject, libbpf_sys};
+use libbpf_rs::{
+    MapCore, MapFlags, MapHandle, MapType, Object, ObjectBuilder, OpenObject, libbpf_sys,
+};
 
 use crate::{
     OBJECT, build,
@@ -117,18 +119,35 @@ pub(crate) fn inspect(pins: &Pins) -> Result<Found, LoadError> {
     Ok(if attached { Found::Complete } else { Found::Nothing })
 }
 
-/// Loads the programs, pins all and attaches what request-based disks need.
-pub(crate) fn load(pins: &Pins, options: LoadOptions) -> Result<(), LoadError> {
-    check_kernel()?;
-    let ring = RingSize::new(options.ring, libbpf_rs::num_possible_cpus()?);
-    let ring = ring.ok_or(LoadError::RingSize(options.ring))?;
+/// The programs in the kernel, verified, neither pinned nor attached: they cost nothing but memory,
+/// and go when this is dropped.
+pub struct Programs {
+    object: Object,
+    ring: RingSize,
+}
+
+impl Programs {
+    /// Loads the programs. The kernel's verifier takes its time, some tenths of a second.
+    ///
+    /// # Errors
+    /// If this kernel can't run them.
+    pub fn load(options: LoadOptions) -> Result<Self, LoadError> {
+        check_kernel()?;
+        let ring = RingSize::new(options.ring, libbpf_rs::num_possible_cpus()?);
+        let ring = ring.ok_or(LoadError::RingSize(options.ring))?;
+        let mut object = ObjectBuilder::default().open_memory(OBJECT).map_err(LoadError::Object)?;
+        size(&mut object, "ring", ring.entries())?;
+        size(&mut object, "in_flight", options.in_flight_buckets.clamp(1, in_flight::BUCKETS))?;
+        size(&mut object, "spilled", options.spilled)?;
+        Ok(Self { object: object.load().map_err(LoadError::Object)?, ring })
+    }
+}
+
+/// Pins all that was loaded, and attaches what request-based disks need.
+pub(crate) fn start(pins: &Pins, programs: Programs) -> Result<(), LoadError> {
+    let Programs { object, ring } = programs;
     pins.clear()?;
     pins.make_directories()?;
-    let mut object = ObjectBuilder::default().open_memory(OBJECT).map_err(LoadError::Object)?;
-    size(&mut object, "ring", ring.entries())?;
-    size(&mut object, "in_flight", options.in_flight_buckets.clamp(1, in_flight::BUCKETS))?;
-    size(&mut object, "spilled", options.spilled)?;
-    let object = object.load().map_err(LoadError::Object)?;
     for (name, libbpf_name) in MAPS {
         let map = object.maps().find(|map| map.name() == libbpf_name);
         pin(map.as_ref(), pins.map(name))?;

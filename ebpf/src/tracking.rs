@@ -22,7 +22,7 @@ use crate::{
     hooks::Hook,
     in_flight::InFlightTable,
     limits::DISKS,
-    load::{self, Found, LoadError, LoadOptions},
+    load::{self, Found, LoadError, LoadOptions, Programs},
     pins::{DirectoryError, Pins},
     ring::RingReader,
     shape::{WORDS_MAX, sheet_key, sheets_of, words_of},
@@ -143,6 +143,17 @@ impl Tracking {
         directory: &Path,
         options: LoadOptions,
     ) -> Result<(Self, Attached), LoadError> {
+        Self::open_or_start(directory, || Programs::load(options))
+    }
+
+    /// The same with programs that were loaded before, or are only if they are needed.
+    ///
+    /// # Errors
+    /// Among others, if another version's programs are there.
+    pub fn open_or_start(
+        directory: &Path,
+        programs: impl FnOnce() -> Result<Programs, LoadError>,
+    ) -> Result<(Self, Attached), LoadError> {
         let pins = Pins::open(directory)?;
         upgrade::recover(&pins)?;
         if let Found::Complete = load::inspect(&pins)? {
@@ -152,9 +163,9 @@ impl Tracking {
             }
             // Programs for a disk that is tracked are gone: what they missed is unknown.
             drop(tracking);
-            return Self::load(Pins::open(directory)?, options);
+            return Self::begin(Pins::open(directory)?, programs()?);
         }
-        Self::load(pins, options)
+        Self::begin(pins, programs()?)
     }
 
     /// Takes up what is pinned in `directory`, if all of it is there. Loads nothing.
@@ -169,8 +180,8 @@ impl Tracking {
         Ok(tracking.take_up_disks()?.then_some(tracking))
     }
 
-    fn load(pins: Pins, options: LoadOptions) -> Result<(Self, Attached), LoadError> {
-        if let Err(error) = load::load(&pins, options) {
+    fn begin(pins: Pins, programs: Programs) -> Result<(Self, Attached), LoadError> {
+        if let Err(error) = load::start(&pins, programs) {
             // What was pinned has no version beside it and is swept by the next attempt anyway.
             pins.clear()?;
             return Err(error);

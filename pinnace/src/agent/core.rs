@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Result;
 use blocks::{ByteLen, DiskId, MachineId, Slot};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
-use ebpf::{Counters, Tracking};
+use ebpf::{Counters, Programs, Tracking};
 use shipper::Engine;
 use tracker::hrl::LogState;
 use wire::message::Features;
@@ -71,6 +71,8 @@ pub(super) struct Core {
     pub(super) target: Option<String>,
     pub(super) boot_id: [u8; 16],
     pub(super) tracking: Option<Tracking>,
+    /// Programs for the first disk, so that protecting it need not wait for the kernel's verifier.
+    pub(super) programs: Option<Programs>,
     /// Of disks that are yet to be taken up: what the programs of another build had counted.
     pub(super) behind: BTreeMap<Slot, Counters>,
     pub(super) engine: Engine,

@@ -9,7 +9,7 @@ use blocks::{Bitmap, Coverage, DiskId, GapReason, Generation, Geometry};
 use control::EpochRetry;
 use crossbeam_channel::Sender;
 use ebpf::device::Device;
-use ebpf::{Arrival, DiskSpec, TrackedDisk, Tracking};
+use ebpf::{Arrival, DiskSpec, Programs, TrackedDisk, Tracking};
 use shipper::DiskSource;
 use tracker::DiskTracker;
 use tracker::cut::Heat;
@@ -324,7 +324,9 @@ fn track(core: &mut Core, spec: &DiskSpec) -> Result<(TrackedDisk, Pins)> {
         Some(tracking) => tracking,
         none => {
             let config = &core.config;
-            let loaded = Tracking::open_or_load_with(&config.pin_dir, config.tracking);
+            let programs = core.programs.take();
+            let load = || programs.map_or_else(|| Programs::load(config.tracking), Ok);
+            let loaded = Tracking::open_or_start(&config.pin_dir, load);
             none.insert(loaded.context("loading the tracking programs")?.0)
         }
     };

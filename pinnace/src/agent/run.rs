@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use crossbeam_channel::{Sender, bounded, unbounded};
-use ebpf::Tracking;
+use ebpf::{Programs, Tracking};
 use shipper::{Engine, EngineConfig, Limits};
 use wire::message::Features;
 
@@ -91,6 +91,7 @@ fn assemble(
         target,
         boot_id: identity::boot_id()?,
         tracking: None,
+        programs: None,
         behind: BTreeMap::new(),
         engine,
         disks: BTreeMap::new(),
@@ -109,7 +110,10 @@ fn assemble(
 /// to leave the others alone.
 fn take_up_all(core: &mut Core) -> Result<()> {
     let records = core.state.disks()?;
-    if !records.is_empty() {
+    if records.is_empty() {
+        // What fails here fails again, and is told, when a disk is to be protected.
+        core.programs = Programs::load(core.config.tracking).ok();
+    } else {
         let config = &core.config;
         let (tracking, attached) = Tracking::open_or_load_with(&config.pin_dir, config.tracking)
             .context("loading the tracking programs")?;

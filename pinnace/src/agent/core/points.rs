@@ -13,7 +13,9 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
-use blocks::{Bitmap, ByteLen, Consistency, CutMethod, DiskId, Epoch, PointId, PointRecord};
+use blocks::{
+    Bitmap, ByteLen, Consistency, CutMethod, DiskId, Epoch, GapReason, PointId, PointRecord,
+};
 use crossbeam_channel::Sender;
 use shipper::Content;
 use tracker::Harvest;
@@ -111,7 +113,7 @@ struct OnItsWay {
 enum Readiness {
     Members(Vec<DiskId>),
     Wait,
-    /// No disk follows: there is nothing to make a point of, and nothing wrong with that.
+    /// No disk follows: there is nothing to make a point of.
     Nothing,
     Refused(String),
 }
@@ -188,13 +190,31 @@ impl Core {
                 self.begin_cut(members, kind);
             }
             Readiness::Wait => self.points.waits = true,
-            Readiness::Nothing if nobody_asks => {
-                self.points.tried_since = None;
-                self.points.due = self.next_due(now);
+            Readiness::Nothing if nobody_asks => match self.left_behind() {
+                Some(reason) if self.points.has_waited(now) => self.refuse_point(&reason),
+                Some(_) => self.points.due = self.next_due(now),
+                None => {
+                    self.points.tried_since = None;
+                    self.points.due = self.next_due(now);
+                }
+            },
+            Readiness::Nothing => {
+                let reason = self.left_behind();
+                self.refuse_point(
+                    &reason.unwrap_or_else(|| "no replica follows its disk yet".into()),
+                );
             }
-            Readiness::Nothing => self.refuse_point("no disk follows its source yet"),
             Readiness::Refused(reason) => self.refuse_point(&reason),
         }
+    }
+
+    /// Why no replica follows, if one should: it did, and a comparison is due or under way.
+    fn left_behind(&self) -> Option<String> {
+        let mut gaps = self.disks.values().filter(|disk| !disk.record.paused).filter_map(|disk| {
+            let gap = disk.gap().filter(|gap| *gap != GapReason::NeverReplicated)?;
+            Some(format!("no replica follows its disk; {} is compared: {gap}", disk.name))
+        });
+        gaps.next()
     }
 
     fn next_due(&self, now: Instant) -> Option<Instant> {
