@@ -54,6 +54,12 @@ fn a_comparison_waits_for_its_window_or_for_being_asked_and_sends_leaves() -> Re
     let shown = waiting["reason"].as_str().unwrap_or_default();
     ensure!(shown.contains("--now") && shown.contains("asked for"), "{shown}");
 
+    // There can be no point meanwhile, and whoever asks for one is told why.
+    let refused = site.try_agent(&["point", "create"])?;
+    let said = String::from_utf8_lossy(&refused.stderr);
+    ensure!(refused.status.code() == Some(5), "{said}");
+    ensure!(said.contains(disk.name()) && said.contains("asked for"), "{said}");
+
     let estimate = site.agent(&["resync", disk.name(), "--estimate", "--json"])?;
     let estimate: Value = serde_json::from_str(&estimate)?;
     let (size, most) = (number(&waiting, "/size_bytes"), number(&estimate, "/send_bytes_max"));

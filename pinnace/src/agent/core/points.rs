@@ -212,7 +212,7 @@ impl Core {
     fn left_behind(&self) -> Option<String> {
         let mut gaps = self.disks.values().filter(|disk| !disk.record.paused).filter_map(|disk| {
             let gap = disk.gap().filter(|gap| *gap != GapReason::NeverReplicated)?;
-            Some(format!("no replica follows its disk; {} is compared: {gap}", disk.name))
+            Some(format!("no replica follows its disk; {} has to be compared: {gap}", disk.name))
         });
         gaps.next()
     }
