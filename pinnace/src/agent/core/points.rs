@@ -190,14 +190,7 @@ impl Core {
                 self.begin_cut(members, kind);
             }
             Readiness::Wait => self.points.waits = true,
-            Readiness::Nothing if nobody_asks => match self.left_behind() {
-                Some(reason) if self.points.has_waited(now) => self.refuse_point(&reason),
-                Some(_) => self.points.due = self.next_due(now),
-                None => {
-                    self.points.tried_since = None;
-                    self.points.due = self.next_due(now);
-                }
-            },
+            Readiness::Nothing if nobody_asks => self.pass_over(now),
             Readiness::Nothing => {
                 let reason = self.left_behind();
                 self.refuse_point(
@@ -206,6 +199,18 @@ impl Core {
             }
             Readiness::Refused(reason) => self.refuse_point(&reason),
         }
+    }
+
+    /// There is nothing to make a point of, and nobody asks for one. That is news only once a comparison
+    /// has kept a disk from following for as long as a point is tried.
+    fn pass_over(&mut self, now: Instant) {
+        self.points.waits = false;
+        match self.left_behind() {
+            Some(reason) if self.points.has_waited(now) => self.refuse_point(&reason),
+            Some(_) => {}
+            None => self.points.tried_since = None,
+        }
+        self.points.due = self.next_due(now);
     }
 
     /// Why no replica follows, if one should: it did, and a comparison is due or under way.
