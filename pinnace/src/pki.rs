@@ -53,15 +53,19 @@ pub(crate) struct Identity {
 impl Identity {
     /// Reads `NAME.pem` and `NAME.key` in `dir`.
     pub(crate) fn read(dir: &Path, name: &str) -> Result<Self> {
-        let chain = dir.join(format!("{name}.pem"));
         let key = dir.join(format!("{name}.key"));
-        let certificates = CertificateDer::pem_file_iter(&chain)
-            .and_then(Iterator::collect)
-            .with_context(|| format!("reading the certificate {}", chain.display()))?;
+        let chain = read_chain(dir, name)?;
         let key = PrivateKeyDer::from_pem_file(&key)
             .with_context(|| format!("reading the key {}", key.display()))?;
-        Ok(Self { chain: certificates, key })
+        Ok(Self { chain, key })
     }
+}
+
+fn read_chain(dir: &Path, name: &str) -> Result<Vec<CertificateDer<'static>>> {
+    let chain = dir.join(format!("{name}.pem"));
+    CertificateDer::pem_file_iter(&chain)
+        .and_then(Iterator::collect)
+        .with_context(|| format!("reading the certificate {}", chain.display()))
 }
 
 /// The authority of one target.
@@ -179,6 +183,13 @@ pub(crate) fn expiry(certificate: &CertificateDer<'_>) -> Result<i64> {
     let (_, parsed) = x509_parser::parse_x509_certificate(certificate)
         .map_err(|error| anyhow!("a certificate that can't be read: {error}"))?;
     Ok(parsed.validity().not_after.timestamp())
+}
+
+/// When the certificate `NAME.pem` in `dir` stops being good, in seconds since 1970. Its key is not
+/// read.
+pub(crate) fn expiry_of(dir: &Path, name: &str) -> Result<i64> {
+    let chain = read_chain(dir, name)?;
+    expiry(chain.first().context("a certificate file without a certificate")?)
 }
 
 /// The common name of a certificate's subject.

@@ -32,13 +32,13 @@ impl Scraped {
     /// Source: <https://prometheus.io/docs/instrumenting/exposition_formats/>, version 0.0.4.
     fn read(page: &str) -> Result<Self> {
         let (mut samples, mut families) = (BTreeMap::new(), BTreeMap::new());
-        let mut helped = Vec::new();
+        let mut helped = "";
         for line in page.lines() {
             if let Some(help) = line.strip_prefix("# HELP ") {
-                helped.push(help.split(' ').next().unwrap_or_default().to_owned());
+                helped = help.split(' ').next().unwrap_or_default();
             } else if let Some(kind) = line.strip_prefix("# TYPE ") {
                 let (name, kind) = kind.split_once(' ').context("a type of nothing")?;
-                ensure!(helped.last().is_some_and(|helped| helped == name), "no help for {name}");
+                ensure!(helped == name, "no help for {name}");
                 let twice = families.insert(name.to_owned(), kind.to_owned());
                 ensure!(twice.is_none(), "{name} is there twice");
             } else {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use prometheus_client::registry::Unit;
 
-use crate::admin::agent::{DiskStatus, LinkStatus, ResyncStatus, Status};
+use crate::admin::agent::{DiskStatus, LinkStatus, Status};
 use crate::metrics::{Distribution, Labels, Page, labels};
 
 /// What no status has room for.
@@ -85,20 +85,19 @@ fn add_disks(page: &mut Page, status: &Status) {
         "disk_state",
         None,
         "1 for the state that the disk is in",
-        disks
-            .each(|_| 1.0)
-            .into_iter()
-            .zip(&status.disks)
-            .map(|((labels, one), disk)| (with(labels, "state", disk.state.name()), one)),
+        status
+            .disks
+            .iter()
+            .map(|disk| (with(of_disk(status, disk), "state", disk.state.name()), 1.0)),
     );
-    let differs = |disk: &DiskStatus| f64::from(u8::from(disk.difference.is_some()));
     page.gauge(
         "disk_differs",
         None,
         "1 if a verification has found a difference that was not sent since",
-        disks.each(differs),
+        disks.each(|disk| f64::from(disk.difference.is_some())),
     );
-    let under_way = |disk: &&DiskStatus| disk.resync.as_ref().is_some_and(is_under_way);
+    let under_way =
+        |disk: &&DiskStatus| disk.resync.as_ref().is_some_and(|resync| resync.begun.is_some());
     let left = status.disks.iter().filter(under_way);
     page.gauge(
         "resync_remaining",
@@ -106,10 +105,6 @@ fn add_disks(page: &mut Page, status: &Status) {
         "What a comparison under way has not settled yet",
         left.map(|disk| (of_disk(status, disk), (disk.dirty_bytes + disk.in_flight_bytes) as f64)),
     );
-}
-
-fn is_under_way(resync: &ResyncStatus) -> bool {
-    resync.begun.is_some()
 }
 
 fn add_traffic(page: &mut Page, status: &Status) {
@@ -230,7 +225,7 @@ fn add_link(page: &mut Page, status: &Status) {
         "link_connected",
         None,
         "1 while the target is connected",
-        [(machine(), f64::from(u8::from(connected)))],
+        [(machine(), f64::from(connected))],
     );
     let directions = [("sent", status.link_bytes.sent), ("received", status.link_bytes.received)];
     page.counter(

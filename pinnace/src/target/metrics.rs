@@ -65,7 +65,7 @@ fn add_replicas(page: &mut Page, status: &Status) {
         "replica_connected",
         None,
         "1 while its source is connected",
-        each(|disk| Some(f64::from(u8::from(disk.connected)))),
+        each(|disk| Some(f64::from(disk.connected))),
     );
     page.gauge(
         "scrub_ended_timestamp",

@@ -31,9 +31,7 @@ pub(super) struct Overview {
 impl Overview {
     /// The metrics of this moment.
     pub(super) fn metrics(&self, pki: &Path) -> Result<Page> {
-        let identity = pki::Identity::read(pki, "target");
-        let certificate = identity.ok().and_then(|identity| identity.chain.into_iter().next());
-        let expiry = certificate.and_then(|certificate| pki::expiry(&certificate).ok());
+        let expiry = pki::expiry_of(pki, "target").ok();
         Ok(metrics::page(&self.status()?, &points::list(&self.replicas)?, expiry))
     }
 

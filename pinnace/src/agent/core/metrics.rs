@@ -24,15 +24,9 @@ impl Core {
             window: Distribution::moments(&stats.window),
             freeze: Distribution::moments(&stats.freeze),
             attempts: Distribution::tries(&stats.attempts),
-            certificate_expiry: self.certificate_expiry(),
+            // There is none before the machine has enrolled.
+            certificate_expiry: pki::expiry_of(&self.state.pki(), "machine").ok(),
         };
         Ok(metrics::page(&status, measured))
-    }
-
-    /// Of a machine that has enrolled.
-    fn certificate_expiry(&self) -> Option<i64> {
-        self.machine?;
-        let identity = pki::Identity::read(&self.state.pki(), "machine").ok()?;
-        pki::expiry(identity.chain.first()?).ok()
     }
 }
