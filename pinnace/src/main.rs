@@ -15,6 +15,7 @@ mod cli;
 mod config;
 mod exit;
 mod identity;
+mod json_file;
 mod logging;
 mod metrics;
 mod pki;

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use blocks::{DiskId, Generation, Geometry, Ticket};
 use control::ProtectionState;
-use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize};
 use storage::{FileStorage, StorePath};
 use tracker::hrl::{self, Log};
 use wire::DataKey;
@@ -22,6 +22,7 @@ use wire::DataKey;
 use super::resync::{Compared, Difference, ResyncRecord};
 use crate::exit::{Exit, Failure};
 use crate::identity::hex;
+use crate::json_file;
 use crate::pki::write_private;
 
 /// The agent's state directory.
@@ -126,11 +127,11 @@ impl AgentState {
 
     /// This machine's identity, or nothing before it has enrolled.
     pub(crate) fn identity(&self) -> Result<Option<MachineIdentity>> {
-        read_json(&self.root.join("identity.json"))
+        json_file::read(&self.root.join("identity.json"))
     }
 
     pub(crate) fn write_identity(&self, identity: &MachineIdentity) -> Result<()> {
-        write_json(&self.root.join("identity.json"), identity)
+        json_file::write(&self.root.join("identity.json"), identity)
     }
 
     /// Every record, oldest name first.
@@ -141,7 +142,7 @@ impl AgentState {
         for entry in entries {
             let path = entry.with_context(|| format!("reading {}", dir.display()))?.path();
             if path.extension().is_some_and(|extension| extension == "json") {
-                records.extend(read_json::<DiskRecord>(&path)?);
+                records.extend(json_file::read::<DiskRecord>(&path)?);
             }
         }
         records.sort_by(|a, b| a.path.cmp(&b.path));
@@ -149,7 +150,7 @@ impl AgentState {
     }
 
     pub(crate) fn write_disk(&self, record: &DiskRecord) -> Result<()> {
-        write_json(&self.root.join("disks").join(format!("{}.json", record.id)), record)
+        json_file::write(&self.root.join("disks").join(format!("{}.json", record.id)), record)
     }
 
     /// The disk's data key.
@@ -254,18 +255,4 @@ impl DiskRecord {
         let name = self.path.file_name().is_some_and(|name| name == wanted);
         name || self.path.as_os_str() == wanted || self.id == wanted
     }
-}
-
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
-    match fs::read_to_string(path) {
-        Ok(text) => serde_json::from_str(&text)
-            .map(Some)
-            .with_context(|| format!("reading {}", path.display())),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
-    }
-}
-
-fn write_json(path: &Path, value: &impl Serialize) -> Result<()> {
-    write_private(path, serde_json::to_string_pretty(value)?.as_bytes())
 }

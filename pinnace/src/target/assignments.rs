@@ -15,7 +15,7 @@ use super::layout::Layout;
 use super::machines::Machines;
 use crate::agent::own_store;
 use crate::exit::{Exit, Failure};
-use crate::pki::write_private;
+use crate::json_file;
 
 /// The devices set aside in the store at `root`; none if that can't be read.
 pub(crate) fn assigned_devices(root: &Path) -> Vec<PathBuf> {
@@ -43,12 +43,8 @@ struct Assignment {
 impl Assignments {
     /// Reads the assignments; a file that does not exist holds none.
     pub(super) fn read(path: PathBuf, machines: Machines) -> Result<Self> {
-        let records = match std::fs::read_to_string(&path) {
-            Ok(text) => serde_json::from_str(&text)
-                .with_context(|| format!("reading the assignments in {}", path.display()))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(error).context(format!("reading {}", path.display())),
-        };
+        let records: Option<Vec<Assignment>> = json_file::read(&path).context("the assignments")?;
+        let records = records.unwrap_or_default();
         Ok(Self { path, machines, records: Arc::new(Mutex::new(records)) })
     }
 
@@ -101,6 +97,6 @@ impl Assignments {
     fn edit(&self, edit: impl FnOnce(&mut Vec<Assignment>)) -> Result<()> {
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         edit(&mut records);
-        write_private(&self.path, serde_json::to_string_pretty(&*records)?.as_bytes())
+        json_file::write(&self.path, &*records)
     }
 }

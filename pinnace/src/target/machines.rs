@@ -8,7 +8,8 @@ use blocks::MachineId;
 use serde::{Deserialize, Serialize};
 
 use crate::identity::hex;
-use crate::pki::{Fingerprint, write_private};
+use crate::json_file;
+use crate::pki::Fingerprint;
 
 /// The register of machines: a file each, named by the machine's identity.
 #[derive(Clone)]
@@ -33,19 +34,12 @@ impl Machines {
     pub(crate) fn add(&self, id: MachineId, machine: &Machine) -> Result<()> {
         fs::create_dir_all(&self.dir)
             .with_context(|| format!("creating {}", self.dir.display()))?;
-        write_private(&self.path(id), serde_json::to_string_pretty(machine)?.as_bytes())
+        json_file::write(&self.path(id), machine)
     }
 
     /// The machine with this identity.
     pub(crate) fn get(&self, id: MachineId) -> Result<Option<Machine>> {
-        let path = self.path(id);
-        match fs::read_to_string(&path) {
-            Ok(text) => serde_json::from_str(&text)
-                .map(Some)
-                .with_context(|| format!("reading {}", path.display())),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
-        }
+        json_file::read(&self.path(id))
     }
 
     /// Whether `certificate` is the one that `id` was given last.

@@ -5,7 +5,7 @@
 //! A disk is held open for a stretch at a time, since others may need it closed.
 
 use std::collections::{BTreeMap, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::admin::target::{DamageStatus, ScrubStatus};
 use crate::config::ScrubConfig;
-use crate::pki::write_private;
+use crate::json_file;
 
 /// How often is looked for a disk that is due.
 const LOOK: Duration = Duration::from_secs(60);
@@ -74,10 +74,11 @@ struct Whole {
 impl Scrub {
     /// Reads what is known. A file that can't be read is none: everything is verified anew.
     pub(super) fn new(store: Arc<Store>, path: PathBuf, config: ScrubConfig) -> Self {
-        let records = read(&path).unwrap_or_else(|error| {
+        let records = json_file::read(&path).unwrap_or_else(|error| {
             tracing::warn!("what was verified is not known, so all of it is due: {error:#}");
-            BTreeMap::new()
+            None
         });
+        let records: BTreeMap<_, _> = records.unwrap_or_default();
         Self(Arc::new(Shared { store, path, config, records: Mutex::new(records) }))
     }
 
@@ -183,12 +184,13 @@ impl Shared {
     fn write(&self) -> Result<()> {
         let there: Vec<_> =
             self.store.disks()?.into_iter().map(|listing| listing.id.to_string()).collect();
-        let text = {
+        // A copy, since whoever asks for a status should not wait for the file.
+        let records = {
             let mut records = self.records();
             records.retain(|disk, _| there.contains(disk));
-            serde_json::to_vec_pretty(&*records)?
+            records.clone()
         };
-        write_private(&self.path, &text)
+        json_file::write(&self.path, &records)
     }
 
     fn records(&self) -> MutexGuard<'_, BTreeMap<String, Record>> {
@@ -229,16 +231,6 @@ fn in_words(damaged: &Damaged) -> DamageStatus {
 fn duration_of(bytes: ByteLen, rate: ByteLen) -> Duration {
     let nanos = u128::from(bytes.0) * 1_000_000_000 / u128::from(rate.0.max(1));
     Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
-}
-
-fn read(path: &Path) -> Result<BTreeMap<String, Record>> {
-    match std::fs::read(path) {
-        Ok(text) => {
-            serde_json::from_slice(&text).with_context(|| format!("reading {}", path.display()))
-        }
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(BTreeMap::new()),
-        Err(error) => Err(error).with_context(|| format!("reading {}", path.display())),
-    }
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use sha2::{Digest as _, Sha256};
 use crate::admin::target::TokenStatus;
 use crate::exit::{Exit, Failure};
 use crate::identity::hex;
-use crate::pki::write_private;
+use crate::json_file;
 
 /// The tokens of one target, in one small file.
 pub(crate) struct Tokens {
@@ -44,12 +44,7 @@ pub(crate) enum TokenError {
 impl Tokens {
     /// Reads the tokens; a file that does not exist holds none.
     pub(crate) fn read(path: PathBuf) -> Result<Self> {
-        let tokens = match std::fs::read_to_string(&path) {
-            Ok(text) => serde_json::from_str(&text)
-                .with_context(|| format!("reading the tokens in {}", path.display()))?,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Vec::new(),
-            Err(error) => return Err(error).context(format!("reading {}", path.display())),
-        };
+        let tokens = json_file::read(&path).context("the tokens")?.unwrap_or_default();
         Ok(Self { path, tokens })
     }
 
@@ -111,7 +106,7 @@ impl Tokens {
     }
 
     fn write(&self) -> Result<()> {
-        write_private(&self.path, serde_json::to_string_pretty(&self.tokens)?.as_bytes())
+        json_file::write(&self.path, &self.tokens)
     }
 }
 
