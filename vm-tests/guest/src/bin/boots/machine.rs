@@ -71,8 +71,7 @@ while :; do busybox sleep 1000; done
 const AGENT: &str = r#"interval = "500ms"
 log_interval = "1h"
 [policy]
-point_interval = "1h"
-objective = "2h"
+point_interval = "0s"
 [resync]
 window = "always"
 "#;
