@@ -235,7 +235,7 @@ fn tracked_speed(pins: &Path, device: &BlockDevice) -> Result<f64> {
 fn empty_speed(device: &BlockDevice) -> Result<f64> {
     let class = device::probe(device.path())?.class;
     let programs = match class {
-        DiskClass::RequestBased => 4,
+        DiskClass::RequestBased | DiskClass::Multipath => 4,
         DiskClass::BioBased => 5,
     };
     let attached = (0..programs).map(|_| EmptyProgram::attach(class));

@@ -105,10 +105,12 @@ pub enum Taint {
     StatisticsOff = 1 << 7,
     /// The disk was removed while in use.
     DiskGone = 1 << 8,
+    /// The table of device numbers had no room for a path of a multipath disk.
+    UnknownPath = 1 << 9,
 }
 
 impl Taint {
-    const ALL: [(Self, &'static str); 9] = [
+    const ALL: [(Self, &'static str); 10] = [
         (Self::Passthrough, "passthrough command"),
         (Self::UnknownOperation, "unknown operation"),
         (Self::InFlightTableFull, "in-flight table full"),
@@ -118,6 +120,7 @@ impl Taint {
         (Self::LookupFailed, "map look-up failed"),
         (Self::StatisticsOff, "I/O statistics off"),
         (Self::DiskGone, "disk gone"),
+        (Self::UnknownPath, "unknown path"),
     ];
 }
 

@@ -94,6 +94,12 @@ struct Found {
     device: Device,
 }
 
+impl Found {
+    fn class(&self) -> DiskClass {
+        self.device.class
+    }
+}
+
 /// Attaches what the plan names, with pins in `directory`. Loads nothing if no log was closed.
 ///
 /// # Errors
@@ -107,7 +113,9 @@ pub fn attach(plan: &Plan, directory: &Path) -> Result<Vec<Outcome>, AttachError
             found.into_iter().map(|(disk, found)| (disk, found.map(|_| String::new()))),
         ));
     }
-    let mut loaded = Loaded::load(directory)?;
+    let classes: Vec<DiskClass> =
+        found.iter().flat_map(|(_, found)| found).map(Found::class).collect();
+    let mut loaded = Loaded::load(directory, &classes)?;
     // All are attached and looked at before a record is taken: that is a write, to one of them.
     let mut attached = Vec::new();
     for (disk, found) in found {
@@ -171,7 +179,7 @@ fn read_record(holder: &Device, at: u64) -> io::Result<Option<LastRecord>> {
 
 fn is_as_it_was(device: &Device, record: &LastRecord) -> bool {
     let geometry = device.geometry(record.geometry.chunk());
-    device.class == DiskClass::RequestBased
+    device.class != DiskClass::BioBased
         && geometry.is_ok_and(|geometry| geometry == record.geometry)
         && device.hardware() == record.hardware
         && device.fingerprint().is_ok_and(|found| found == record.fingerprint)

@@ -6,7 +6,7 @@ use aya::maps::{MapData, MapError};
 use aya_obj::generated::{BPF_F_INNER_MAP, BPF_F_MMAPABLE};
 use blocks::Slot;
 use ebpf_object::{
-    device::DiskClass,
+    device::{self, DiskClass},
     limits::DISKS,
     meta::{self, Arrival, Meta},
     pins::{self, DirectoryError},
@@ -20,7 +20,7 @@ use crate::load::{LoadError, Loaded, create_array, pin};
 #[derive(Debug, thiserror::Error)]
 pub enum AddError {
     /// It takes bios, whose programs need to see starts too.
-    #[error("only request-based disks are attached early")]
+    #[error("no disk that takes bios is attached early")]
     Class,
     /// No slot is free, or no room for its number, or its bitmap would be too large.
     #[error("there is no room for it in the programs' tables")]
@@ -34,6 +34,9 @@ pub enum AddError {
     /// A pin of it.
     #[error("its pins")]
     Pin(#[source] Box<LoadError>),
+    /// Its paths can't be listed.
+    #[error("its paths")]
+    Paths(#[source] io::Error),
     /// Its record.
     #[error("its record")]
     Record(#[source] io::Error),
@@ -55,7 +58,6 @@ impl From<LoadError> for AddError {
 #[derive(Debug)]
 pub struct Added {
     pub(crate) slot: Slot,
-    pub(crate) spec: DiskSpec,
     pub(crate) meta: Meta,
 }
 
@@ -66,7 +68,7 @@ impl Loaded {
     /// # Errors
     /// The disk is not tracked then, and nothing of it is left.
     pub fn add(&mut self, spec: &DiskSpec) -> Result<Added, AddError> {
-        if spec.class != DiskClass::RequestBased {
+        if spec.class == DiskClass::BioBased {
             return Err(AddError::Class);
         }
         let free = |slot: &Slot| !self.pins.disk(*slot).exists();
@@ -75,10 +77,10 @@ impl Loaded {
             return Err(AddError::NoRoom);
         }
         match self.start(slot, spec) {
-            Ok(meta) => Ok(Added { slot, spec: *spec, meta }),
+            Ok(meta) => Ok(Added { slot, meta }),
             Err(error) => {
                 // The first error is the one to tell.
-                let _ = self.stop(slot, spec);
+                let _ = self.stop(slot);
                 Err(error)
             }
         }
@@ -89,9 +91,9 @@ impl Loaded {
     /// # Errors
     /// If its pins can't be removed.
     pub fn remove(&mut self, disk: Added) -> Result<(), DirectoryError> {
-        let Added { slot, spec, meta } = disk;
+        let Added { slot, meta } = disk;
         drop(meta);
-        self.stop(slot, &spec)
+        self.stop(slot)
     }
 
     fn start(&mut self, slot: Slot, spec: &DiskSpec) -> Result<Meta, AddError> {
@@ -115,13 +117,18 @@ impl Loaded {
         pin_in(&at, "meta", &meta_map)?;
         self.table.describe(slot, spec);
         self.table.publish(spec.number, slot).map_err(|_| AddError::NoRoom)?;
+        if spec.class == DiskClass::Multipath {
+            let paths = || device::paths(spec.number);
+            let followed = self.table.follow_paths(spec.number, slot, paths);
+            followed.map_err(AddError::Paths)?.map_err(|_| AddError::NoRoom)?;
+        }
         Ok(meta)
     }
 
     /// Undoes [`Self::start`], from any point of it. Its maps live on in the programs' tables, which
     /// nobody looks up any more, until another disk takes the slot.
-    fn stop(&mut self, slot: Slot, spec: &DiskSpec) -> Result<(), DirectoryError> {
-        self.table.withdraw(spec.number, slot);
+    fn stop(&mut self, slot: Slot) -> Result<(), DirectoryError> {
+        self.table.withdraw_slot(slot);
         pins::remove(&self.pins.disk(slot).join("meta"))?;
         pins::remove(&self.pins.disk(slot))
     }

@@ -14,6 +14,7 @@ use aya_obj::generated::{BPF_F_MMAPABLE, bpf_map_type::BPF_MAP_TYPE_ARRAY};
 use blocks::ByteLen;
 use ebpf_object::{
     OBJECT, build,
+    device::DiskClass,
     hooks::{Hook, MAPS},
     limits::LAYOUT_VERSION,
     pins::{DirectoryError, Pins},
@@ -74,7 +75,7 @@ pub enum LoadError {
     },
 }
 
-/// The programs in the kernel, attached for request-based disks and pinned, and no disk yet.
+/// The programs in the kernel, attached and pinned, and no disk yet.
 ///
 /// Dropped, all stays in the kernel; [`Self::unload`] ends it.
 #[derive(Debug)]
@@ -86,18 +87,18 @@ pub struct Loaded {
 }
 
 impl Loaded {
-    /// Loads the programs and pins them in `directory`.
+    /// Loads the programs, pins them in `directory`, and attaches what disks of `classes` need.
     ///
     /// # Errors
     /// If there are some already, or the kernel refuses; then nothing is left there.
-    pub fn load(directory: &Path) -> Result<Self, LoadError> {
+    pub fn load(directory: &Path, classes: &[DiskClass]) -> Result<Self, LoadError> {
         let pins = Pins::open(directory)?;
         if pins.version().exists() {
             return Err(LoadError::Present);
         }
         pins.clear()?;
         pins.make_directories()?;
-        match load(&pins) {
+        match load(&pins, classes) {
             Ok(()) => Self::open(pins),
             Err(error) => {
                 // Without a version beside it, it would be swept by the next who loads anyway.
@@ -127,7 +128,7 @@ impl Loaded {
     }
 }
 
-fn load(pins: &Pins) -> Result<(), LoadError> {
+fn load(pins: &Pins, classes: &[DiskClass]) -> Result<(), LoadError> {
     let types = Btf::from_sys_fs().map_err(LoadError::Types)?;
     let processors =
         aya::util::nr_cpus().map_err(|(what, source)| LoadError::System { what, source })?;
@@ -147,7 +148,10 @@ fn load(pins: &Pins) -> Result<(), LoadError> {
         hook.programs()
             .try_for_each(|name| load_program(&mut object, hook, &name, pins, &types))?;
     }
-    for hook in Hook::OF_REQUESTS {
+    let besides = classes.iter().flat_map(|class| Hook::needed_besides(*class));
+    let wanted =
+        |hook: &Hook| Hook::ALWAYS.contains(hook) || besides.clone().any(|one| one == hook);
+    for hook in Hook::ALL.into_iter().filter(wanted) {
         hook.programs().try_for_each(|name| attach(&mut object, &name, pins))?;
     }
     pin_version(pins)

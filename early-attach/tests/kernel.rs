@@ -96,7 +96,7 @@ fn both_loaders_programs_mark_exactly_the_same_on_zram() -> Result<()> {
     let Some(bench) = Bench::start()? else { return Ok(()) };
     let zram = ZramDisk::create(&bench.rig, LEN)?;
     let spec = spec_of(&zram)?;
-    drop(Loaded::load(&bench.pins("aya"))?);
+    drop(Loaded::load(&bench.pins("aya"), &[])?);
     let mut by_aya = bench.take_up()?;
     let (mut by_libbpf, attached) = Tracking::open_or_load(&bench.pins("libbpf"))?;
     ensure!(attached == Attached::Fresh);
@@ -120,13 +120,13 @@ fn a_disk_that_was_added_early_is_taken_up_with_all_its_marks() -> Result<()> {
     let Some(bench) = Bench::start()? else { return Ok(()) };
     let disk = LoopDisk::create(&bench.rig, LoopSpec::new(LEN))?;
     let spec = spec_of(&disk)?;
-    let mut early = Loaded::load(&bench.pins("aya"))?;
+    let mut early = Loaded::load(&bench.pins("aya"), &[])?;
     early.add(&spec)?;
     let (mut tracking, _) = Tracking::open_or_load(&bench.pins("libbpf"))?;
     let by_libbpf = add(&mut tracking, &spec)?;
     let log = bench.write(&disk)?;
     drop(early);
-    ensure!(Loaded::load(&bench.pins("aya")).is_err(), "loaded over what is there");
+    ensure!(Loaded::load(&bench.pins("aya"), &[]).is_err(), "loaded over what is there");
 
     let taken_up = bench.take_up()?;
     let by_aya = taken_up.disks().next().expect("it was added early").clone();

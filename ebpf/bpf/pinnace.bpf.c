@@ -6,6 +6,8 @@
  * mapper, md, zram): block_bio_queue notes, and keeps the range of the bio in the in-flight table,
  * where block_bio_complete looks it up, because drivers trim and advance the bio itself in between.
  *
+ * Multipath disks (NVMe): the requests of their paths, which block_bio_remap learns.
+ *
  * Only direct loads from the tracepoints' own arguments: no helper that reads arbitrary memory is
  * used, so kernel lockdown does not matter.
  *
@@ -18,6 +20,7 @@
  */
 #include "conflict.h"
 #include "in_flight.h"
+#include "paths.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
@@ -86,7 +89,7 @@ static __always_inline void mark_discard(u32 slot, const struct request *rq, u32
 		taint(slot, TAINT_TOO_MANY_RANGES);
 }
 
-/* The slot of a request that writes to a request-based disk, or NO_SLOT. */
+/* The slot of a request that writes to a disk that is tracked by its requests, or NO_SLOT. */
 static __always_inline u32 find_written(const struct request *rq, u32 op)
 {
 	u32 slot;
@@ -94,7 +97,7 @@ static __always_inline u32 find_written(const struct request *rq, u32 op)
 	if (!writes(op))
 		return NO_SLOT;
 	slot = find_slot(rq->q->disk);
-	if (slot == NO_SLOT || table.disks[slot].class != CLASS_REQUEST_BASED)
+	if (slot == NO_SLOT || table.disks[slot].class == CLASS_BIO_BASED)
 		return NO_SLOT;
 	return slot;
 }
@@ -382,6 +385,16 @@ int BPF_PROG(rq_requeue_1, struct request *rq)
 
 START(1, FIRST)
 START(2, SECOND)
+
+#define REMAP(suffix)                                                                         \
+	SEC("tp_btf/block_bio_remap")                                                         \
+	int BPF_PROG(bio_remap_##suffix, struct bio *bio, u32 from)                           \
+	{                                                                                     \
+		return learn_path(bio, from);                                                 \
+	}
+
+REMAP(1)
+REMAP(2)
 
 #define COMPLETION(suffix, copy)                                                              \
 	SEC("tp_btf/block_rq_complete")                                                       \

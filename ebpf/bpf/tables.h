@@ -21,6 +21,7 @@ enum disk_class {
 	CLASS_NONE = 0,
 	CLASS_REQUEST_BASED = 1,
 	CLASS_BIO_BASED = 2,
+	CLASS_MULTIPATH = 3, /* requests of its paths, which have numbers of their own */
 };
 
 /* Written by userspace before the disk is published in a bucket; only taints change after. */
@@ -38,8 +39,9 @@ _Static_assert(sizeof(struct disk) == 64, "one cache line a disk");
 
 /*
  * Which slot has a device number. A device number hashes to one bucket of half a cache line, and
- * each entry is one word, slot << 32 | devt, so that userspace adds and removes a disk by one
- * store. An empty entry is 0: device number 0 belongs to no disk.
+ * each entry is one word, slot << 32 | devt, so that a disk is added and removed by one store. An
+ * empty entry is 0: device number 0 belongs to no disk. Only paths of a multipath disk are added
+ * by the programs; see paths.h.
  */
 struct disk_table {
 	u64 buckets[BUCKETS][WAYS];
@@ -194,22 +196,25 @@ struct {
 	__type(value, struct in_flight);
 } spilled SEC(".maps");
 
-/*
- * The slot of a disk, or NO_SLOT. The disk of an admin queue is NULL; loads through it would read
- * zeroes, and 0 is no disk's number, but that is said here rather than relied on.
- */
-static __always_inline u32 find_slot(const struct gendisk *disk)
+/* The number of a disk, or 0 for none. */
+static __always_inline u32 devt_of(const struct gendisk *disk)
 {
-	u32 devt;
-	const u64 *ways;
+	return disk ? (u32)disk->major << MINOR_BITS | (u32)disk->first_minor : 0;
+}
 
-	if (!disk)
-		return NO_SLOT;
-	devt = (u32)disk->major << MINOR_BITS | (u32)disk->first_minor;
+/* Fibonacci hashing: neighbouring numbers, the usual case, spread evenly. */
+static __always_inline u64 *ways_of(u32 devt)
+{
+	return table.buckets[(devt * 0x9e3779b1u) >> (32 - BUCKETS_LOG2)];
+}
+
+/* The slot of a device number, or NO_SLOT. */
+static __always_inline u32 find_number(u32 devt)
+{
+	const u64 *ways = ways_of(devt);
+
 	if (!devt)
 		return NO_SLOT;
-	/* Fibonacci hashing: neighbouring numbers, the usual case, spread evenly. */
-	ways = table.buckets[(devt * 0x9e3779b1u) >> (32 - BUCKETS_LOG2)];
 	for (u32 i = 0; i < WAYS; i++) {
 		u64 entry = *(volatile const u64 *)&ways[i];
 
@@ -217,6 +222,15 @@ static __always_inline u32 find_slot(const struct gendisk *disk)
 			return (entry >> 32) & (DISKS - 1);
 	}
 	return NO_SLOT;
+}
+
+/*
+ * The slot of a disk, or NO_SLOT. The disk of an admin queue is NULL; loads through it would read
+ * zeroes, and 0 is no disk's number, but that is said here rather than relied on.
+ */
+static __always_inline u32 find_slot(const struct gendisk *disk)
+{
+	return find_number(devt_of(disk));
 }
 
 static __always_inline void taint(u32 slot, u32 reason)

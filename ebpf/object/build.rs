@@ -71,6 +71,7 @@ fn numbers() -> Vec<(&'static str, u32)> {
         ("TAINT_UNMATCHED_COMPLETION", Taint::UnmatchedCompletion as u32),
         ("TAINT_TOO_MANY_RANGES", Taint::TooManyRanges as u32),
         ("TAINT_LOOKUP_FAILED", Taint::LookupFailed as u32),
+        ("TAINT_UNKNOWN_PATH", Taint::UnknownPath as u32),
         ("KIND_WRITE", MarkKind::Write as u32),
         ("KIND_DISCARD", MarkKind::Discard as u32),
         ("KIND_ZEROES", MarkKind::Zeroes as u32),

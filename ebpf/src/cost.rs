@@ -77,7 +77,7 @@ impl EmptyProgram {
     pub fn attach(class: DiskClass) -> Result<Self, EmptyProgramError> {
         let object = ObjectBuilder::default().open_memory(crate::EMPTY_OBJECT)?.load()?;
         let name = match class {
-            DiskClass::RequestBased => "empty_rq",
+            DiskClass::RequestBased | DiskClass::Multipath => "empty_rq",
             DiskClass::BioBased => "empty_bio",
         };
         let loaded = object.progs().find(|program| program.name() == name);

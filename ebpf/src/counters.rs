@@ -45,7 +45,7 @@ pub(crate) fn read(map: &MapHandle, slot: Slot, class: DiskClass) -> Result<Coun
     let given = read_words(map, slot)?;
     let of_copies = |field: usize| done[field..field + OF_COPIES].iter().copied();
     let joined = |field| match class {
-        DiskClass::RequestBased => of_copies(field).fold(0, u64::max),
+        DiskClass::RequestBased | DiskClass::Multipath => of_copies(field).fold(0, u64::max),
         DiskClass::BioBased => of_copies(field).fold(0, u64::wrapping_add),
     };
     Ok(Counters {

@@ -114,7 +114,7 @@ pub(crate) fn inspect(pins: &Pins) -> Result<Found, LoadError> {
     if found != u64::from(LAYOUT_VERSION) {
         return Err(LoadError::Layout { found });
     }
-    let mut needed = Hook::OF_REQUESTS.into_iter().flat_map(Hook::programs);
+    let mut needed = Hook::ALWAYS.into_iter().flat_map(Hook::programs);
     let attached = needed.all(|name| pins.link(&name).exists());
     Ok(if attached { Found::Complete } else { Found::Nothing })
 }
@@ -143,7 +143,7 @@ impl Programs {
     }
 }
 
-/// Pins all that was loaded, and attaches what request-based disks need.
+/// Pins all that was loaded, and attaches what is always needed.
 pub(crate) fn start(pins: &Pins, programs: Programs) -> Result<(), LoadError> {
     let Programs { object, ring } = programs;
     pins.clear()?;
@@ -161,7 +161,7 @@ pub(crate) fn start(pins: &Pins, programs: Programs) -> Result<(), LoadError> {
         let program = object.progs().find(|program| program.name() == name.as_str());
         pin(program.as_ref(), pins.program(&name))?;
     }
-    Hook::OF_REQUESTS.into_iter().try_for_each(|hook| attach(pins, hook))?;
+    Hook::ALWAYS.into_iter().try_for_each(|hook| attach(pins, hook))?;
     pin_version_at(&pins.version())
 }
 

@@ -70,8 +70,11 @@ pub enum AddDiskError {
     /// The directory of pins.
     #[error("the directory of pinned maps")]
     Directory(#[from] DirectoryError),
+    /// The paths of a multipath disk can't be listed.
+    #[error("the paths of the disk")]
+    Paths(#[source] io::Error),
     /// Programs for its class could not be attached.
-    #[error("attaching the programs for bio-based disks")]
+    #[error("attaching the programs for disks of its class")]
     Attach(#[source] Box<LoadError>),
     /// The programs' maps.
     #[error("the maps of the tracking programs")]
@@ -271,6 +274,21 @@ impl Tracking {
         self.stop(slot, disk.spec())
     }
 
+    /// Looks at which paths multipath disks have. The programs learn of a path with its first bio;
+    /// this tells them of paths that have had none, and that a path is gone.
+    pub fn follow_paths(&self) {
+        for disk in self.disks() {
+            match self.follow_paths_of(disk.slot(), disk.spec()) {
+                Err(AddDiskError::Crowded) => {
+                    let unknown = TaintSet::default().with(Taint::UnknownPath);
+                    self.shared.table.add_taints(disk.slot(), unknown);
+                }
+                // A disk that is gone has no paths, and is found out elsewhere.
+                Ok(()) | Err(_) => {}
+            }
+        }
+    }
+
     /// The disk in `slot`.
     pub fn disk(&self, slot: Slot) -> Option<&TrackedDisk> {
         self.disks.get(&slot)
@@ -344,8 +362,17 @@ impl Tracking {
         }
         let free = (0..DISKS).map(Slot).filter(|slot| !self.disks.contains_key(slot));
         free.for_each(|slot| self.shared.table.withdraw_slot(slot));
-        let needed = self.disks().any(|disk| disk.spec().class == DiskClass::BioBased);
-        Ok(!needed || self.bios_attached())
+        let mut needed = self.needed_hooks().into_iter().flat_map(Hook::programs);
+        Ok(needed.all(|name| self.pins.link(&name).exists()))
+    }
+
+    /// The hooks without which some disk is not tracked, in the order of attachment.
+    fn needed_hooks(&self) -> Vec<Hook> {
+        let is_needed = |hook: &Hook| {
+            let besides = |disk: &TrackedDisk| Hook::needed_besides(disk.spec().class);
+            Hook::ALWAYS.contains(hook) || self.disks().any(|disk| besides(disk).contains(hook))
+        };
+        Hook::ALL.into_iter().filter(is_needed).collect()
     }
 
     fn open_disk(&self, slot: Slot) -> Result<Option<TrackedDisk>, OpenDiskError> {
@@ -382,18 +409,26 @@ impl Tracking {
         remove_pins(&self.pins.disk(slot))?;
         self.pins.make_disk(slot)?;
         let (maps, kernel) = DiskMaps::create(&self.pins.disk(slot), spec)?;
-        if spec.class == DiskClass::BioBased {
-            // They stay attached when the last such disk goes: the kernel detaches in its own
-            // time, and what is attached anew meanwhile would run in the wrong order.
-            let attach = |hook| load::attach(&self.pins, hook);
-            let attached = Hook::OF_BIOS.into_iter().try_for_each(attach);
-            attached.map_err(|error| AddDiskError::Attach(Box::new(error)))?;
-        }
+        // They stay attached when the last such disk goes: the kernel detaches in its own time, and
+        // what is attached anew meanwhile would run in the wrong order.
+        let mut besides = Hook::needed_besides(spec.class).iter();
+        let attached = besides.try_for_each(|hook| load::attach(&self.pins, *hook));
+        attached.map_err(|error| AddDiskError::Attach(Box::new(error)))?;
         self.install(slot, &kernel)?;
         counters::reset(&self.shared.counters, slot)?;
         self.shared.table.describe(slot, spec);
         self.shared.table.publish(spec.number, slot).map_err(|_| AddDiskError::Crowded)?;
+        self.follow_paths_of(slot, spec)?;
         Ok(maps)
+    }
+
+    fn follow_paths_of(&self, slot: Slot, spec: &DiskSpec) -> Result<(), AddDiskError> {
+        if spec.class != DiskClass::Multipath {
+            return Ok(());
+        }
+        let paths = || device::paths(spec.number);
+        let followed = self.shared.table.follow_paths(spec.number, slot, paths);
+        followed.map_err(AddDiskError::Paths)?.map_err(|_| AddDiskError::Crowded)
     }
 
     /// Where the programs look for each map of a disk: an outer map, and the key in it.
@@ -418,7 +453,8 @@ impl Tracking {
 
     /// Undoes [`Self::start`], from any point of it. The disk must not be in `self.disks`.
     fn stop(&self, slot: Slot, spec: &DiskSpec) -> Result<(), RemoveDiskError> {
-        self.shared.table.withdraw(spec.number, slot);
+        // With it go its paths, if it has any.
+        self.shared.table.withdraw_slot(slot);
         let sheets = 0..sheets_of(spec.geometry.chunks());
         let sheets = sheets.map(|index| (&self.dirty, sheet_key(slot, index)));
         for (outer, key) in sheets.chain([(&self.coarse, slot.0)]) {
@@ -429,11 +465,6 @@ impl Tracking {
             }
         }
         Ok(remove_pins(&self.pins.disk(slot))?)
-    }
-
-    fn bios_attached(&self) -> bool {
-        let mut names = Hook::OF_BIOS.into_iter().flat_map(Hook::programs);
-        names.all(|name| self.pins.link(&name).exists())
     }
 }
 

@@ -80,10 +80,13 @@ pub(crate) fn upgrade(pins: &Pins, disks: &[TrackedDisk]) -> Result<Behind, Upgr
         pins::make_directory(&next.join(kind))?;
     }
     load_beside(pins, &next)?;
-    for hook in Hook::OF_REQUESTS {
+    for hook in Hook::ALWAYS {
         attach(&next, hook)?;
     }
-    if Hook::BioComplete.programs().all(|name| pins.link(&name).exists()) {
+    if is_attached(pins, Hook::BioRemap) {
+        attach(&next, Hook::BioRemap)?;
+    }
+    if is_attached(pins, Hook::BioComplete) {
         attach(&next, Hook::BioQueue)?;
         // A completion whose start they have not seen would taint its disk.
         settle(disks);
@@ -120,6 +123,10 @@ fn load_beside(pins: &Pins, next: &Path) -> Result<(), LoadError> {
         load::pin(program.as_ref(), next.join("programs").join(&name))?;
     }
     Ok(())
+}
+
+fn is_attached(pins: &Pins, hook: Hook) -> bool {
+    hook.programs().all(|name| pins.link(&name).exists())
 }
 
 fn attach(next: &Path, hook: Hook) -> Result<(), LoadError> {

@@ -13,6 +13,7 @@ use nix::sys::stat::{SFlag, major, makedev, minor, stat};
 mod accounting;
 mod direct;
 mod fingerprint;
+mod multipath;
 mod refusal;
 mod sysfs;
 
@@ -85,6 +86,9 @@ pub enum DiskClass {
     RequestBased,
     /// Taking bios as they come: device mapper, md, zram, bcache and others.
     BioBased,
+    /// Taking bios and handing each to one of several hidden disks, its paths, whose requests are
+    /// what is seen: NVMe multipath.
+    Multipath,
 }
 
 impl fmt::Display for DiskClass {
@@ -92,6 +96,7 @@ impl fmt::Display for DiskClass {
         f.write_str(match self {
             Self::RequestBased => "request-based",
             Self::BioBased => "bio-based",
+            Self::Multipath => "multipath",
         })
     }
 }
@@ -225,6 +230,14 @@ pub fn writes_in_flight(number: DeviceNumber) -> Option<u64> {
     reads_and_writes.split_whitespace().nth(1)?.parse().ok()
 }
 
+/// The paths that a multipath disk has at the moment.
+///
+/// # Errors
+/// If the disk is gone, or the kernel's statistics, which alone tell of paths, can't be read.
+pub fn paths(head: DeviceNumber) -> io::Result<Vec<DeviceNumber>> {
+    multipath::paths(&Attributes::of_whole_disk(head)?.device_name())
+}
+
 /// The habits of a disk's driver, as the programs know them.
 ///
 /// NVMe has commands without data that write (write zeroes, write uncorrectable), and hardly others.
@@ -244,7 +257,13 @@ pub fn habits(number: DeviceNumber) -> u32 {
 fn describe(attributes: &Attributes) -> io::Result<Device> {
     let name = attributes.device_name();
     let logical_block = attributes.number("queue/logical_block_size")?;
-    let class = if attributes.has("mq") { DiskClass::RequestBased } else { DiskClass::BioBased };
+    let class = if multipath::is_head(attributes.directory()) {
+        DiskClass::Multipath
+    } else if attributes.has("mq") {
+        DiskClass::RequestBased
+    } else {
+        DiskClass::BioBased
+    };
     Ok(Device {
         path: Path::new("/dev").join(&name),
         number: attributes.device_number()?,

@@ -1,6 +1,9 @@
 //! The hooks and their programs, and the maps, as both are pinned.
 
-use crate::limits::{COPIES, COPIES_AT_START};
+use crate::{
+    device::DiskClass,
+    limits::{COPIES, COPIES_AT_START},
+};
 
 /// The maps as their pins are called, with the name that they have in the object.
 pub const MAPS: [(&str, &str); 8] = [
@@ -23,6 +26,8 @@ pub enum Hook {
     RequestRequeue,
     /// It is done, or a part of it.
     RequestComplete,
+    /// A bio that entered a disk goes on to another.
+    BioRemap,
     /// A bio enters a disk.
     BioQueue,
     /// It is done.
@@ -31,18 +36,25 @@ pub enum Hook {
 
 impl Hook {
     /// All of them.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
+        Self::BioRemap,
         Self::RequestIssue,
         Self::RequestRequeue,
         Self::RequestComplete,
         Self::BioQueue,
         Self::BioComplete,
     ];
-    /// Those that request-based disks need.
-    pub const OF_REQUESTS: [Self; 3] =
-        [Self::RequestIssue, Self::RequestRequeue, Self::RequestComplete];
-    /// Those that bio-based disks need.
-    pub const OF_BIOS: [Self; 2] = [Self::BioQueue, Self::BioComplete];
+    /// Those that are attached whatever is tracked, since most disks need them.
+    pub const ALWAYS: [Self; 3] = [Self::RequestIssue, Self::RequestRequeue, Self::RequestComplete];
+
+    /// Those that a disk of a class needs besides.
+    pub const fn needed_besides(class: DiskClass) -> &'static [Self] {
+        match class {
+            DiskClass::RequestBased => &[],
+            DiskClass::BioBased => &[Self::BioQueue, Self::BioComplete],
+            DiskClass::Multipath => &[Self::BioRemap],
+        }
+    }
 
     /// The programs that note conflicts: one at each hook where writes are issued. A copy that is
     /// skipped at completion would lose a mark, so there are three; one that is skipped here makes
@@ -55,6 +67,7 @@ impl Hook {
             Self::RequestIssue => "block_rq_issue",
             Self::RequestRequeue => "block_rq_requeue",
             Self::RequestComplete => "block_rq_complete",
+            Self::BioRemap => "block_bio_remap",
             Self::BioQueue => "block_bio_queue",
             Self::BioComplete => "block_bio_complete",
         }
@@ -66,6 +79,7 @@ impl Hook {
             Self::RequestIssue => ("rq_issue", 1),
             Self::RequestRequeue => ("rq_requeue", 1),
             Self::RequestComplete => ("rq_complete", COPIES),
+            Self::BioRemap => ("bio_remap", COPIES_AT_START),
             Self::BioQueue => ("bio_queue", COPIES_AT_START),
             Self::BioComplete => ("bio_complete", COPIES),
         };

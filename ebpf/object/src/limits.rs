@@ -29,8 +29,8 @@ pub const IN_FLIGHT_WAYS: u32 = 4;
 /// always runs.
 pub const COPIES: u32 = 3;
 
-/// Copies of the program that notes the start of a bio. Nothing starts one in a hard interrupt, and
-/// a start that was skipped all the same is found when the bio completes.
+/// Copies of the programs that see a bio at its start, or on its way to another disk. Nothing starts
+/// one in a hard interrupt, and a start that was skipped all the same is found when the bio completes.
 pub const COPIES_AT_START: u32 = 2;
 
 /// Base-two logarithm of the words in a sheet of a dirty bitmap: 1 MiB, the bits of 32 GiB at 4 KiB.

@@ -5,7 +5,8 @@
 //! driver's habits.
 //!
 //! Invariant: a slot's record is complete before an entry names the slot. Adding and removing an
-//! entry is one store, so a program sees a disk or does not.
+//! entry is one store, so a program sees a disk or does not. The programs add entries too, for paths
+//! of a multipath disk, so a free entry is taken by an exchange.
 
 use std::{
     io,
@@ -63,9 +64,30 @@ impl DiskTable {
 
     /// Makes the programs find `number` in `slot`.
     pub fn publish(&self, number: DeviceNumber, slot: Slot) -> Result<(), Crowded> {
-        let free = self.bucket(number).iter().find(|entry| entry.load(SeqCst) == 0);
-        free.ok_or(Crowded)?.store(entry(number, slot), SeqCst);
-        Ok(())
+        let take = |free: &AtomicU64| free.compare_exchange(0, entry(number, slot), SeqCst, SeqCst);
+        self.bucket(number).iter().find_map(|found| take(found).ok()).map(drop).ok_or(Crowded)
+    }
+
+    /// Makes the programs find `paths` in the slot of their head, beside it, and no path that is none
+    /// any more. A path's number may have led elsewhere, when it was another's.
+    ///
+    /// `paths` is asked after those in the table are known: the programs add one before its first
+    /// request, so one that is there and is not told of has gone.
+    pub fn follow_paths(
+        &self,
+        head: DeviceNumber,
+        slot: Slot,
+        paths: impl FnOnce() -> io::Result<Vec<DeviceNumber>>,
+    ) -> io::Result<Result<(), Crowded>> {
+        let known: Vec<DeviceNumber> = self.numbers_of(slot).collect();
+        let paths = paths()?;
+        let gone = known.iter().filter(|&number| *number != head && !paths.contains(number));
+        gone.for_each(|number| self.withdraw(*number, slot));
+        let new = paths.iter().filter(|&number| !self.is_published(*number, slot));
+        Ok(new.copied().try_for_each(|number| {
+            self.withdraw_number(number);
+            self.publish(number, slot)
+        }))
     }
 
     /// Makes the programs no longer find it. Programs that are running may still.
@@ -84,12 +106,23 @@ impl DiskTable {
 
     /// Withdraws every entry of `slot`, whatever its device number.
     pub fn withdraw_slot(&self, slot: Slot) {
-        for found in &self.0.words()[..BUCKET_WORDS] {
-            let word = found.load(SeqCst);
-            if word != 0 && word >> 32 == u64::from(slot.0) {
+        self.numbers_of(slot).for_each(|number| self.withdraw(number, slot));
+    }
+
+    /// Withdraws every entry of `number`, whatever its slot.
+    fn withdraw_number(&self, number: DeviceNumber) {
+        for found in self.bucket(number) {
+            if low_half(found.load(SeqCst)) == number.devt() {
                 found.store(0, SeqCst);
             }
         }
+    }
+
+    /// The numbers that the programs find in `slot`.
+    fn numbers_of(&self, slot: Slot) -> impl Iterator<Item = DeviceNumber> {
+        let entries = self.0.words()[..BUCKET_WORDS].iter().map(|found| found.load(SeqCst));
+        let of_slot = entries.filter(move |word| *word != 0 && word >> 32 == u64::from(slot.0));
+        of_slot.map(|word| DeviceNumber::from_devt(low_half(word)))
     }
 
     /// What the programs could not follow.
@@ -123,12 +156,17 @@ fn entry(number: DeviceNumber, slot: Slot) -> u64 {
     u64::from(slot.0) << 32 | u64::from(number.devt())
 }
 
+fn low_half(word: u64) -> u32 {
+    u32::try_from(word & u64::from(u32::MAX)).expect("32 bits")
+}
+
 impl DiskClass {
     /// Its number in the programs' table and in a disk's record.
     pub const fn number(self) -> u32 {
         match self {
             Self::RequestBased => 1,
             Self::BioBased => 2,
+            Self::Multipath => 3,
         }
     }
 
@@ -137,6 +175,7 @@ impl DiskClass {
         match number {
             1 => Some(Self::RequestBased),
             2 => Some(Self::BioBased),
+            3 => Some(Self::Multipath),
             _ => None,
         }
     }

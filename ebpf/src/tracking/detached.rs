@@ -4,8 +4,6 @@ use std::{thread, time::Duration};
 
 use super::Tracking;
 use crate::{
-    device::DiskClass,
-    hooks::Hook,
     load::{self, LoadError},
     pins,
 };
@@ -22,16 +20,15 @@ impl Tracking {
     /// # Errors
     /// If a program can't be attached; then nothing is tracked, and what is written is lost.
     pub fn restore_programs(&mut self) -> Result<bool, LoadError> {
-        let of_bios = self.disks().any(|disk| disk.spec().class == DiskClass::BioBased);
-        let wanted = Hook::OF_REQUESTS.iter().chain(Hook::OF_BIOS.iter().filter(|_| of_bios));
-        let links = || wanted.clone().flat_map(|hook| hook.programs());
+        let wanted = self.needed_hooks();
+        let links = || wanted.iter().flat_map(|hook| hook.programs());
         if links().all(|name| self.pins.link(&name).exists()) {
             return Ok(false);
         }
         // All of them: copies run in the order in which they were attached.
         links().try_for_each(|name| pins::remove(&self.pins.link(&name)))?;
         thread::sleep(DETACHED_WITHIN);
-        wanted.clone().try_for_each(|hook| load::attach(&self.pins, *hook))?;
+        wanted.iter().try_for_each(|hook| load::attach(&self.pins, *hook))?;
         Ok(true)
     }
 }

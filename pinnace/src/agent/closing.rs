@@ -221,11 +221,7 @@ fn record_of(device: &Device, header: &LogHeader) -> Result<LastRecord> {
 
 /// Nothing of this system may write to a disk any more.
 fn check_alone(device: &Device) -> Result<()> {
-    ensure!(
-        device.class == DiskClass::RequestBased,
-        "{} takes bios: not carried over",
-        device.name
-    );
+    ensure!(device.class != DiskClass::BioBased, "{} takes bios: not carried over", device.name);
     ensure!(
         !device.has_holders()?,
         "{} has a device over it (LVM, encryption, RAID), which may write by itself",

@@ -43,7 +43,7 @@ impl Place {
         let pieces = pieces.context("the log of a stop does not lie on its disk as it is")?;
         let (device, disk) = device_of(&file)?;
         ensure!(
-            disk.class == DiskClass::RequestBased,
+            disk.class != DiskClass::BioBased,
             "the state directory is on {}, which the initramfs has to put together first",
             disk.name
         );

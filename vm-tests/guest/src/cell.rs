@@ -19,7 +19,7 @@ use vm_tests::{
 
 use crate::{
     issue_only::IssueOnly,
-    passthrough,
+    passthrough, paths,
     race::{Marks, Order, race},
     stack::{Kind, Stack},
     tracked::{Observed, Tracked, trackable},
@@ -37,6 +37,12 @@ pub enum Work {
     /// Writers on the disk itself, by every method.
     Raw {
         /// Writes of each writer; there are two of each method.
+        writes: u64,
+    },
+    /// The same, three times: over the one path that a multipath disk has when it is tracked, over
+    /// that and a second one, and over the second alone.
+    PathsComeAndGo {
+        /// Writes of each writer, each time.
         writes: u64,
     },
     /// A command past the block layer, to a block that held data before.
@@ -128,6 +134,9 @@ pub fn run(case: &Case) -> Result<Verdict> {
         File::options().write(true).open(disk.path())?.write_all(&[0x5a; 1 << 20])?;
         nix::unistd::sync();
     }
+    if let Work::PathsComeAndGo { .. } = case.work {
+        paths::leave_one(disk)?;
+    }
     let tracked = match Tracked::attach(&rig, disk) {
         Ok(tracked) => tracked,
         Err(error) if is_refusal(&error) => return Ok(Verdict::Refused(format!("{error:#}"))),
@@ -140,6 +149,14 @@ pub fn run(case: &Case) -> Result<Verdict> {
     let merged = merged_discards(disk)?;
     let writes = match case.work {
         Work::Raw { writes } => write(disk, writes, &log)?,
+        Work::PathsComeAndGo { writes } => {
+            let first = paths::of(disk)?;
+            let mut done = write(disk, writes, &log)?;
+            paths::find_all(disk)?;
+            done += write(disk, writes, &log)?;
+            first.iter().try_for_each(|path| paths::remove(disk, path))?;
+            done + write(disk, writes, &log)?
+        }
         Work::Files { filesystem, steps } => use_files(&rig, disk, filesystem, steps)?,
         Work::MergedDiscards { files } => discard_files(&rig, disk, files)?,
         Work::Passthrough { command } => {

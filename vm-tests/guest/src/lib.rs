@@ -8,6 +8,7 @@ pub mod cell;
 pub mod image;
 pub mod issue_only;
 pub mod passthrough;
+mod paths;
 pub mod race;
 pub mod serve;
 pub mod stack;

@@ -22,7 +22,8 @@ pub enum Attachment {
     VirtioScsi,
     /// NVMe, on a controller of its own.
     Nvme,
-    /// NVMe, a namespace of a subsystem, which makes its disk the head of a multipath device.
+    /// NVMe, a namespace of a subsystem of two controllers, which makes its disk the head of a
+    /// multipath device.
     NvmeShared,
 }
 
@@ -145,10 +146,13 @@ impl VmDisk {
             Attachment::Nvme => list.device(format!("nvme,drive={drive},serial={serial}")),
             Attachment::NvmeShared => {
                 list.device(format!("nvme-subsys,id=subsystem{number},nqn={serial}"));
-                list.device(format!(
-                    "nvme,id=nvme{number},serial={serial},subsys=subsystem{number}"
-                ));
-                list.device(format!("nvme-ns,drive={drive},bus=nvme{number},shared=on"));
+                for controller in ["a", "b"] {
+                    list.device(format!(
+                        "nvme,id=nvme{number}{controller},serial={serial},subsys=subsystem{number}"
+                    ));
+                }
+                // It is attached to both.
+                list.device(format!("nvme-ns,drive={drive},bus=nvme{number}a,shared=on"));
             }
         }
     }
@@ -170,7 +174,7 @@ mod tests {
         let said = spec.arguments(Accelerator::Tcg, Path::new("/c"), Path::new("/p")).join(" ");
         assert!(said.contains("-drive if=none,id=drive0,format=raw,discard=unmap,file=/d"));
         assert!(said.contains("virtio-blk-pci,drive=drive0,serial=one"));
-        assert!(said.contains("nvme-ns,drive=drive1,bus=nvme1,shared=on"));
+        assert!(said.contains("nvme-ns,drive=drive1,bus=nvme1a,shared=on"));
         assert!(said.contains("-accel tcg,thread=multi -cpu max"));
     }
 }

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Device, sysfs::Attributes};
+use super::{Device, DiskClass, sysfs::Attributes};
 use crate::kernel::Release;
 
 /// Why a disk can't be tracked, as a sentence for its owner.
@@ -42,10 +42,18 @@ pub enum Untrackable {
         /// The kernel's release.
         release: String,
     },
-    /// I/O of the disk runs over hidden paths.
-    #[error("{0} is an NVMe multipath device, whose hidden paths can't be tracked yet")]
-    NvmeMultipath(String),
-    /// It is one of those paths.
+    /// Its kernel counts the I/O of a multipath disk on its paths only, which come and go.
+    #[error(
+        "{name} is an NVMe multipath device, of which kernels before 6.2 keep no statistics (this is \
+         {release}), so its tracking could not be checked"
+    )]
+    MultipathUncounted {
+        /// The disk.
+        name: String,
+        /// The kernel's release.
+        release: String,
+    },
+    /// It is a path of a multipath disk.
     #[error("{0} is a hidden path of another disk")]
     Hidden(String),
     /// It hands on the bios it is given, and their completion is not seen.
@@ -67,6 +75,9 @@ impl Untrackable {
 
 /// The kernel from which no driver has a way for single pages.
 const PAGES_DONT_PASS_BY: (u32, u32) = (6, 3);
+
+/// The kernel from which the head of a multipath disk has statistics.
+const MULTIPATH_COUNTED: (u32, u32) = (6, 2);
 
 pub(super) fn check(device: &Device, attributes: &Attributes) -> Result<(), Untrackable> {
     let name = || device.name.clone();
@@ -92,28 +103,29 @@ pub(super) fn check(device: &Device, attributes: &Attributes) -> Result<(), Untr
     if is("md/level", "linear") {
         return Err(Untrackable::LinearArray(name()));
     }
-    if is_multipath_head(attributes.directory()) {
-        return Err(Untrackable::NvmeMultipath(name()));
-    }
-    check_pages(&device.name)
+    check_release(device)
 }
 
-/// The head of a multipath device hangs on the subsystem, a plain one on its controller.
-fn is_multipath_head(directory: &Path) -> bool {
-    directory.components().any(|part| part.as_os_str() == "nvme-subsystem")
-}
-
-fn check_pages(name: &str) -> Result<(), Untrackable> {
-    if !["zram", "ram", "pmem", "ndblk"].iter().any(|driver| name.starts_with(driver)) {
+/// What depends on how old the kernel is.
+fn check_release(device: &Device) -> Result<(), Untrackable> {
+    let has_pages_pass_by = ["zram", "ram", "pmem", "ndblk"];
+    let needed = if device.class == DiskClass::Multipath {
+        MULTIPATH_COUNTED
+    } else if has_pages_pass_by.iter().any(|driver| device.name.starts_with(driver)) {
+        PAGES_DONT_PASS_BY
+    } else {
         return Ok(());
-    }
+    };
     let release = Release::running();
     let release = release.map_err(|source| Untrackable::read(Path::new("uname"), source))?;
-    if release.is_before(PAGES_DONT_PASS_BY) {
-        let release = release.to_string();
-        return Err(Untrackable::PagesPassBy { name: name.to_owned(), release });
+    if !release.is_before(needed) {
+        return Ok(());
     }
-    Ok(())
+    let (name, release) = (device.name.clone(), release.to_string());
+    Err(match device.class {
+        DiskClass::Multipath => Untrackable::MultipathUncounted { name, release },
+        DiskClass::RequestBased | DiskClass::BioBased => Untrackable::PagesPassBy { name, release },
+    })
 }
 
 #[cfg(test)]
@@ -134,7 +146,7 @@ mod tests {
             number: super::super::DeviceNumber::new(254, 16).unwrap(),
             sectors: 2048,
             logical_block: 512,
-            class: super::super::DiskClass::RequestBased,
+            class: DiskClass::RequestBased,
             sequence: 1,
             identity: super::super::HardwareIdentity::default(),
             partitions: Vec::new(),
@@ -154,13 +166,5 @@ mod tests {
         assert!(said(&[("md/level", "linear\n")]).contains("protect its members"));
         assert!(said(&[("hidden", "1\n")]).contains("hidden path"));
         assert!(said(&[("ro", "1\n")]).contains("read-only"));
-    }
-
-    #[test]
-    fn multipath_heads_are_told_by_their_place() {
-        let head = "/sys/devices/virtual/nvme-subsystem/nvme-subsys0/nvme0n1";
-        assert!(is_multipath_head(Path::new(head)));
-        let plain = "/sys/devices/pci0000:00/0000:00:04.0/nvme/nvme0/nvme0n1";
-        assert!(!is_multipath_head(Path::new(plain)));
     }
 }

@@ -60,6 +60,23 @@ fn a_full_bucket_says_so() {
 }
 
 #[test]
+fn a_head_is_found_by_the_paths_that_it_has() {
+    let table = table();
+    let (head, old, new) = (number(259, 0), number(259, 1), number(259, 2));
+    let slot = Slot(3);
+    table.publish(head, slot).unwrap();
+    table.follow_paths(head, slot, || Ok(vec![old])).unwrap().unwrap();
+    assert!(table.is_published(head, slot) && table.is_published(old, slot));
+    // The new path's number was one of another head's, which is gone.
+    table.publish(new, Slot(4)).unwrap();
+    table.follow_paths(head, slot, || Ok(vec![new])).unwrap().unwrap();
+    assert!(table.is_published(head, slot) && table.is_published(new, slot));
+    assert!(!table.is_published(old, slot) && !table.is_published(new, Slot(4)));
+    table.withdraw_slot(slot);
+    assert!(!table.is_published(head, slot) && !table.is_published(new, slot));
+}
+
+#[test]
 fn taints_are_kept_apart_from_the_chunk_size() {
     let table = table();
     let spec = DiskSpec {

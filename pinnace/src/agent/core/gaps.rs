@@ -96,6 +96,7 @@ impl Core {
             let follows = self.disks.values().filter(|disk| disk.gap().is_none());
             gaps.extend(follows.map(|disk| (disk.id, GapReason::TrackerLost)));
         }
+        self.tracking.iter().for_each(ebpf::Tracking::follow_paths);
         for disk in self.disks.values_mut() {
             match disk.look() {
                 Ok(Some(reason)) => gaps.push((disk.id, reason)),

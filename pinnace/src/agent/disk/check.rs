@@ -116,7 +116,8 @@ impl ProtectedDisk {
             self.ring_lost = counters.ring_lost;
             self.tracker.handle_loss();
         }
-        let statistics_lead = self.device.class == DiskClass::BioBased && statistics.in_flight > 0;
+        let led = self.device.class != DiskClass::RequestBased;
+        let statistics_lead = led && statistics.in_flight > 0;
         let statistics = self.device.accounting.kept(&statistics);
         Ok(match statistics_lead {
             true => Verdict::Plausible,

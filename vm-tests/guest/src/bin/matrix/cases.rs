@@ -36,13 +36,15 @@ const KINDS: [Kind; 14] = [
 const FILESYSTEMS: [FilesystemName; 3] =
     [FilesystemName::Ext4, FilesystemName::Xfs, FilesystemName::Btrfs];
 
-const PASSTHROUGH: [(Kind, Command); 6] = [
+const PASSTHROUGH: [(Kind, Command); 8] = [
     (Kind::VirtioScsi, Command::Write),
     (Kind::VirtioScsi, Command::Read),
     (Kind::ScsiDebug, Command::Write),
     (Kind::Nvme, Command::Write),
     (Kind::Nvme, Command::WriteZeroes),
     (Kind::Nvme, Command::Read),
+    (Kind::NvmeHead, Command::Write),
+    (Kind::NvmeHead, Command::Read),
 ];
 
 /// How much is run.
@@ -76,6 +78,7 @@ impl Named {
             Self::Cell { case, lockdown } => {
                 let work = match case.work {
                     Work::Raw { .. } => String::new(),
+                    Work::PathsComeAndGo { .. } => ", paths come and go".to_owned(),
                     Work::Passthrough { command } => {
                         format!(", passthrough {}", command_name(command))
                     }
@@ -123,8 +126,9 @@ const fn kind_name(kind: Kind) -> &'static str {
 /// Where a disk of a kind can't be tracked, so that the product has to say so.
 pub(crate) fn must_be_refused(series: Series, kind: Kind) -> bool {
     let too_old = series == Series::Bullseye;
-    let pages_pass_by = kind == Kind::Zram && series == Series::Bookworm;
-    too_old || pages_pass_by || kind == Kind::NvmeHead
+    // Single pages pass by a zram there, and heads keep no statistics.
+    let unseen = series == Series::Bookworm && matches!(kind, Kind::Zram | Kind::NvmeHead);
+    too_old || unseen
 }
 
 impl Extent {
@@ -162,6 +166,8 @@ impl Extent {
                 cases.push(Named::Cell { case: cell(*kind, work, false), lockdown });
             }
         }
+        let work = Work::PathsComeAndGo { writes: writes / 4 };
+        cases.push(Named::Cell { case: cell(Kind::NvmeHead, work, false), lockdown });
         let work = Work::MergedDiscards { files: 100 };
         cases.push(Named::Cell { case: cell(Kind::Nvme, work, false), lockdown });
         for (kind, command) in PASSTHROUGH {
