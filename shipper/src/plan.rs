@@ -29,7 +29,7 @@ mod batch;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use batch::push_joined;
+pub(crate) use batch::{buffer_len, push_joined};
 pub use batch::{Batch, Placed};
 
 /// The most bytes a batch reads: one pool buffer, and the most data a frame holds.

@@ -86,22 +86,23 @@ impl Collector {
             }
         }
         self.flush_zeroes()?;
+        let ShipReport { covered_bytes, data_bytes, zero_bytes, .. } = self.report;
+        // Only over all batches: what a frame holds may come from those after its own.
+        self.report.unchanged_bytes = covered_bytes - data_bytes - zero_bytes;
         self.send_end()
     }
 
     /// Passes on a batch whose turn it is. Its permit goes back when this returns.
     fn deliver(&mut self, sealed: Sealed) -> Result<(), Halt> {
         match sealed.contents {
-            Contents::Unchanged => self.report.unchanged_bytes += sealed.covered_bytes,
+            Contents::Unchanged => {}
             Contents::Zeroes(extents) => {
-                self.report.unchanged_bytes += sealed.covered_bytes - bytes_of(&extents);
                 if let Some(full) = self.zeroes.add(sealed.sequence, &extents) {
                     self.send_zeroes(&full)?;
                 }
             }
             Contents::Frame { frame, data_bytes, zero_bytes, packed_bytes } => {
                 self.flush_zeroes()?;
-                self.report.unchanged_bytes += sealed.covered_bytes - data_bytes - zero_bytes;
                 self.report.data_bytes += data_bytes;
                 self.report.zero_bytes += zero_bytes;
                 self.report.packed_bytes += packed_bytes;
@@ -171,8 +172,4 @@ impl Collector {
             recv(self.parts.stop) -> _ => Err(Halt::Cancelled),
         }
     }
-}
-
-fn bytes_of(extents: &[wire::FrameExtent]) -> u64 {
-    extents.iter().map(|extent| extent.extent().len().0).sum()
 }

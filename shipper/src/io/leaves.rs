@@ -1,23 +1,26 @@
 //! Telling which leaves of a block differ.
 //!
 //! One thread for each comparison. Workers pass on what differs; it asks for the hashes of those
-//! blocks' leaves, of all that wait at once, and seals what is left. What waits here is copied out
-//! of the pool's buffers, so that the disk is read on meanwhile, and holds its permit, which bounds
-//! it like the frames that wait for a receiver.
+//! blocks' leaves, of all that wait at once, and seals what is left, as one frame for as many batches
+//! as its data fits: in a comparison of which little differs, a batch has one leaf or two, and a frame
+//! costs both ends more than that. What waits here is copied out of the pool's buffers, so that the
+//! disk is read on meanwhile, and holds its permit, which bounds it like the frames that wait for a
+//! receiver.
 
-use std::time::Instant;
+use std::{iter, mem, time::Instant};
 
 use crossbeam_channel::Receiver;
 
 use super::{
     flow::Permit,
-    parcel::{Event, Producer, Sealed},
+    parcel::{Contents, Event, Producer, Sealed},
     sealing::Sealing,
 };
 use crate::{
     compare::{Differing, LeafSource, LeavesOfBlock},
     content::Sorted,
     latency::Stage,
+    plan::{BATCH_BYTES, Placed, buffer_len, push_joined},
     shipment::ShipError,
 };
 
@@ -77,14 +80,7 @@ impl LeafComparison {
             (wanted, got) => Err(ShipError::HashCount { wanted, got }),
         });
         match leaves {
-            Ok(leaves) => {
-                let mut leaves = leaves.as_slice();
-                for batch in together {
-                    let (mine, rest) = leaves.split_at(batch.differing.blocks.len());
-                    leaves = rest;
-                    self.seal(batch, mine);
-                }
-            }
+            Ok(leaves) => self.seal_all(together, &leaves),
             // They are batches of one shipment, which fails once.
             Err(error) => {
                 if let Some(batch) = together.first() {
@@ -94,22 +90,73 @@ impl LeafComparison {
         }
     }
 
-    fn seal(&mut self, batch: Undecided, leaves: &[LeavesOfBlock]) {
-        let Undecided { producer, permit, sequence, covered_bytes, read_bytes, mut differing } =
-            batch;
-        let pieces = self.sealing.timed(Stage::Compare, || differing.changed_pieces(leaves));
-        let sorted = self.sealing.timed(Stage::Sort, || Sorted::new(&differing.content, &pieces));
-        let sealed = self.sealing.seal(&producer.route, sequence, &mut differing.content, sorted);
-        match sealed {
-            Ok(contents) => producer.tell(Event::Sealed(Sealed {
+    /// Seals what differs in some batches, of which `leaves` has the replica's hashes in order.
+    fn seal_all(&mut self, together: Vec<Undecided>, mut leaves: &[LeavesOfBlock]) {
+        let mut gathered = Gathered::default();
+        for batch in together {
+            let (mine, rest) = leaves.split_at(batch.differing.blocks.len());
+            leaves = rest;
+            let changed =
+                self.sealing.timed(Stage::Compare, || batch.differing.changed_pieces(mine));
+            if !gathered.has_room_for(&changed) {
+                self.seal(mem::take(&mut gathered));
+            }
+            gathered.add(batch, &changed);
+        }
+        self.seal(gathered);
+    }
+
+    /// Seals what was gathered as the frame of the first of its batches: what is in it comes no later
+    /// than where it was read. The others are left with nothing.
+    fn seal(&mut self, gathered: Gathered) {
+        let Gathered { batches, mut content, pieces } = gathered;
+        let Some(first) = batches.first() else { return };
+        let sorted = self.sealing.timed(Stage::Sort, || Sorted::new(&content, &pieces));
+        let route = &first.producer.route;
+        let contents = match self.sealing.seal(route, first.sequence, &mut content, sorted) {
+            Ok(contents) => contents,
+            Err(error) => return first.producer.fail(error.into()),
+        };
+        let rest = iter::repeat_with(|| Contents::Unchanged);
+        for (batch, contents) in batches.into_iter().zip(iter::once(contents).chain(rest)) {
+            let Undecided { producer, permit, sequence, covered_bytes, read_bytes, .. } = batch;
+            let since = Instant::now();
+            producer.tell(Event::Sealed(Sealed {
                 sequence,
                 permit,
                 contents,
                 covered_bytes,
                 read_bytes,
-                since: Instant::now(),
-            })),
-            Err(error) => producer.fail(error.into()),
+                since,
+            }));
         }
+    }
+}
+
+/// What differs in batches that follow each other, as far as one frame holds it.
+#[derive(Default)]
+struct Gathered {
+    batches: Vec<Undecided>,
+    content: Vec<u8>,
+    /// The sectors that differ, placed in `content`.
+    pieces: Vec<Placed>,
+}
+
+impl Gathered {
+    /// Whether a batch's pieces fit into the frame too. One batch's always do.
+    fn has_room_for(&self, pieces: &[Placed]) -> bool {
+        let more: usize = pieces.iter().map(|piece| piece.range().len()).sum();
+        self.batches.is_empty() || self.content.len() + more <= buffer_len(BATCH_BYTES)
+    }
+
+    /// Adds pieces of a batch, which lie after all those that are here.
+    fn add(&mut self, mut batch: Undecided, pieces: &[Placed]) {
+        for piece in pieces {
+            let at = self.content.len();
+            self.content.extend_from_slice(&batch.differing.content[piece.range()]);
+            push_joined(&mut self.pieces, Placed { extent: piece.extent, at });
+        }
+        batch.differing.content = Vec::new();
+        self.batches.push(batch);
     }
 }
