@@ -21,6 +21,11 @@ impl<T> InOrder<T> {
         self.next
     }
 
+    /// How many have come and have not left.
+    pub(crate) fn waiting(&self) -> usize {
+        self.early.len()
+    }
+
     /// Takes an item in. Each number comes once.
     pub(crate) fn insert(&mut self, number: u64, item: T) {
         let twice = self.early.insert(number, item).is_some() || number < self.next;

@@ -29,8 +29,8 @@ mod batch;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use batch::{buffer_len, push_joined};
 pub use batch::{Batch, Placed};
+pub(crate) use batch::{buffer_len, push_joined};
 
 /// The most bytes a batch reads: one pool buffer, and the most data a frame holds.
 pub const BATCH_BYTES: ByteLen = ByteLen(1 << 20);

@@ -20,6 +20,10 @@ use crate::{
     zero_run::{ZeroFrame, ZeroRun},
 };
 
+/// Batches that may wait for their turn without a permit, since there is nothing in them: some
+/// gigabytes of a disk, and some hundred kilobytes of memory.
+const EMPTY_MAX: usize = 4096;
+
 /// What a collector is made from.
 pub(crate) struct CollectorParts {
     pub(crate) shared: Arc<Shared>,
@@ -75,7 +79,7 @@ impl Collector {
     fn collect(&mut self) -> Result<(), Halt> {
         while self.batches != Some(self.order.next_number()) {
             match self.parts.events.recv() {
-                Ok(Event::Sealed(sealed)) => self.order.insert(sealed.sequence, sealed),
+                Ok(Event::Sealed(sealed)) => self.take_in(sealed),
                 Ok(Event::PlanEnds { batches }) => self.batches = Some(batches),
                 Ok(Event::Failed(error)) => return Err(Halt::Failed(error)),
                 // All who could tell are gone, and not all was told.
@@ -90,6 +94,15 @@ impl Collector {
         // Only over all batches: what a frame holds may come from those after its own.
         self.report.unchanged_bytes = covered_bytes - data_bytes - zero_bytes;
         self.send_end()
+    }
+
+    /// Takes a batch in, in whatever order they come. One that holds nothing lets others be read in
+    /// its place at once, unless very many wait for their turn.
+    fn take_in(&mut self, mut sealed: Sealed) {
+        if matches!(sealed.contents, Contents::Unchanged) && self.order.waiting() < EMPTY_MAX {
+            sealed.permit = None;
+        }
+        self.order.insert(sealed.sequence, sealed);
     }
 
     /// Passes on a batch whose turn it is. Its permit goes back when this returns.

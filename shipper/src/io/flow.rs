@@ -1,7 +1,7 @@
 //! How much may be under way: permits.
 //!
 //! A batch holds a permit from the moment its reads are planned until its frame was taken by the
-//! receiver. That bounds the frames that wait for their turn or for a slow receiver, which no
+//! receiver, or it turned out to need none. That bounds the frames that wait for their turn or for a slow receiver, which no
 //! longer hold a buffer of the pool.
 //!
 //! Invariants: `held by a shipment <= max(1, frames_max / shipments)` when a permit is given;

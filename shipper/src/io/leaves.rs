@@ -7,7 +7,10 @@
 //! disk is read on meanwhile, and holds its permit, which bounds it like the frames that wait for a
 //! receiver.
 
-use std::{iter, mem, time::Instant};
+use std::{
+    iter, mem, thread,
+    time::{Duration, Instant},
+};
 
 use crossbeam_channel::Receiver;
 
@@ -26,6 +29,10 @@ use crate::{
 
 /// Blocks asked about at once: 4 MiB of disk, so that the first answer does not wait for the last.
 const BLOCKS_MAX: usize = 64;
+
+/// How long the first that waits is left waiting for more. A question costs as much as some dozens of
+/// blocks in it.
+const LINGER: Duration = Duration::from_millis(5);
 
 const _: () = assert!(BLOCKS_MAX <= wire::message::LEAF_BLOCKS_MAX as usize);
 
@@ -51,21 +58,31 @@ impl LeafComparison {
     pub(crate) fn run(mut self) {
         let mut next = None;
         while let Some(first) = next.take().or_else(|| self.batches.recv().ok()) {
-            let mut blocks = first.differing.blocks.len();
             let mut together = vec![first];
-            while let Ok(more) = self.batches.try_recv() {
-                blocks += more.differing.blocks.len();
-                if blocks > BLOCKS_MAX {
-                    next = Some(more);
-                    break;
-                }
-                together.push(more);
+            next = self.add_waiting(&mut together);
+            if next.is_none() {
+                // Rather than to be woken for each.
+                thread::sleep(LINGER);
+                next = self.add_waiting(&mut together);
             }
             together.retain(|batch| !batch.producer.route.window.is_cancelled());
             // Workers pass batches on in no order, and blocks are asked for in theirs.
             together.sort_by_key(|batch| batch.sequence);
             self.decide(together);
         }
+    }
+
+    /// Adds the batches that wait. Returns one that is too many to ask for at once.
+    fn add_waiting(&self, together: &mut Vec<Undecided>) -> Option<Undecided> {
+        let mut blocks: usize = together.iter().map(|batch| batch.differing.blocks.len()).sum();
+        while let Ok(more) = self.batches.try_recv() {
+            blocks += more.differing.blocks.len();
+            if blocks > BLOCKS_MAX {
+                return Some(more);
+            }
+            together.push(more);
+        }
+        None
     }
 
     fn decide(&mut self, together: Vec<Undecided>) {
@@ -123,7 +140,7 @@ impl LeafComparison {
             let since = Instant::now();
             producer.tell(Event::Sealed(Sealed {
                 sequence,
-                permit,
+                permit: Some(permit),
                 contents,
                 covered_bytes,
                 read_bytes,

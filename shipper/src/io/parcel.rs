@@ -86,8 +86,8 @@ pub(crate) enum Event {
 #[derive(Debug)]
 pub(crate) struct Sealed {
     pub(crate) sequence: u64,
-    /// Given back when the receiver has taken the frame.
-    pub(crate) permit: Permit,
+    /// Given back when the receiver has taken the frame, or there is none.
+    pub(crate) permit: Option<Permit>,
     pub(crate) contents: Contents,
     /// Bytes of the epoch's chunks in the batch.
     pub(crate) covered_bytes: u64,

@@ -46,7 +46,7 @@ impl Worker {
         match contents {
             Ok(contents) => producer.tell(Event::Sealed(Sealed {
                 sequence: batch.sequence,
-                permit,
+                permit: Some(permit),
                 contents,
                 covered_bytes: batch.shipped_bytes().0,
                 read_bytes: batch.read_bytes().0,
