@@ -103,7 +103,7 @@ impl Drop for Permit {
     fn drop(&mut self) {
         self.0.held.fetch_sub(1, SeqCst);
         self.0.flow.held.fetch_sub(1, SeqCst);
-        self.0.flow.waker.wake();
+        self.0.flow.waker.wake_if_wanted();
     }
 }
 

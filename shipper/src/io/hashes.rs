@@ -54,7 +54,7 @@ impl HashFetcher {
             let step = self.next_step();
             let last = !matches!(step, Step::Batch(_));
             let sent = self.steps.send(step);
-            self.waker.wake();
+            self.waker.wake_if_wanted();
             if last || sent.is_err() {
                 return;
             }

@@ -40,7 +40,7 @@ unsafe impl Send for Pool {}
 unsafe impl Sync for Pool {}
 
 impl Pool {
-    /// Maps `count` buffers. The waker is called whenever one comes back.
+    /// Maps `count` buffers. The reader is told when one comes back, if it wants one.
     pub(crate) fn new(count: u16, waker: Waker) -> io::Result<Self> {
         let mut mapping = MmapMut::map_anon(usize::from(count) * BUFFER_BYTES)?;
         // Fewer faults and fewer entries for the kernel to walk; it works without.
@@ -118,7 +118,7 @@ impl PoolBuffer {
 impl Drop for PoolBuffer {
     fn drop(&mut self) {
         self.pool.free().push(self.index);
-        self.pool.waker.wake();
+        self.pool.waker.wake_if_wanted();
     }
 }
 

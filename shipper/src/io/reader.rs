@@ -186,9 +186,18 @@ impl Reader {
         }
     }
 
-    /// Starts batches of all shipments in turn, while there are buffers and somebody will need
-    /// them soon.
+    /// Starts batches, while there are buffers and somebody will need them soon.
     fn start_batches(&mut self) {
+        if self.start_batches_in_turn() {
+            self.ring.want();
+            // What came before that was told to nobody.
+            self.start_batches_in_turn();
+        }
+    }
+
+    /// The same, of all shipments in turn; says whether more could be started if somebody gave a
+    /// batch, a permit or a buffer. Otherwise reads are under way, whose end is told anyway.
+    fn start_batches_in_turn(&mut self) -> bool {
         let mut waiting = 0;
         while waiting < self.lines.len()
             && self.queue.len() < self.config.depth
@@ -220,6 +229,9 @@ impl Reader {
                 }
             }
         }
+        waiting > 0
+            || self.filled.len() >= self.config.backlog_max
+            || self.shared.pool.free_count() == 0
     }
 
     /// Issues reads as far as depth and limits allow; returns how long to wait for the limits.

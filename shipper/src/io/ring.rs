@@ -137,6 +137,11 @@ impl Ring {
         self.sleeper.begin_round();
     }
 
+    /// Wants to be woken for batches, permits and buffers that are given from here on, in this round.
+    pub(crate) fn want(&self) {
+        self.sleeper.want();
+    }
+
     /// The reads that have completed since the last call, appended to `list`.
     pub(crate) fn completions(&mut self, list: &mut Vec<Completion>) {
         let mut woken = false;

@@ -6,13 +6,18 @@
 //! No wake-up is lost: a waker sets `notified` before it looks at `asleep`, the sleeper sets
 //! `asleep` before it looks at `notified`, and all four are sequentially consistent. So either
 //! the sleeper sees the notice, or the waker sees the sleeper.
+//!
+//! Most of what happens is nothing that the reader waits for: while it has all that it can use, a
+//! buffer that comes back need not wake it. So it says when it wants more, and looks again after it
+//! has said so; who gives something gives it before looking whether it is wanted. With a fence
+//! between the two on either side, the reader finds what was given, or the giver the wish.
 
 use std::{
     io::{self, PipeReader, PipeWriter, Read, Write},
     os::fd::{AsFd, BorrowedFd},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, Ordering::SeqCst, fence},
     },
 };
 
@@ -22,6 +27,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 struct State {
     notified: AtomicBool,
     asleep: AtomicBool,
+    wanting: AtomicBool,
 }
 
 /// Wakes the reader.
@@ -56,12 +62,27 @@ impl Waker {
             let _ = (&*self.pipe).write(&[0]);
         }
     }
+
+    /// The same, if the reader wants what has just been given to it: a batch, a permit, a buffer.
+    pub(crate) fn wake_if_wanted(&self) {
+        fence(SeqCst);
+        if self.state.wanting.load(SeqCst) {
+            self.wake();
+        }
+    }
 }
 
 impl Sleeper {
-    /// Forgets earlier wake-ups: to be called before looking for work.
+    /// Forgets earlier wake-ups and wishes: to be called before looking for work.
     pub(crate) fn begin_round(&self) {
         self.state.notified.store(false, SeqCst);
+        self.state.wanting.store(false, SeqCst);
+    }
+
+    /// Wants to be woken for whatever is given from here on. What was given before is there: look.
+    pub(crate) fn want(&self) {
+        self.state.wanting.store(true, SeqCst);
+        fence(SeqCst);
     }
 
     /// Says that the reader is about to sleep, and whether it may: not if it was woken since the
@@ -103,19 +124,22 @@ impl AsFd for Sleeper {
 mod tests {
     use super::*;
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    use std::thread;
+    use std::{
+        sync::atomic::{AtomicU64, Ordering::Relaxed},
+        thread,
+    };
 
-    #[test]
-    fn no_wake_up_is_lost() {
+    /// Does work that a thread hands out, asleep in between. Hangs if a wake-up is lost.
+    fn work(hand_out: impl Fn(&Waker) + Send + 'static, wants: bool) {
         let (waker, mut sleeper) = pair().unwrap();
-        let work = Arc::new(std::sync::atomic::AtomicU64::new(0));
+        let work = Arc::new(AtomicU64::new(0));
         const ROUNDS: u64 = 20_000;
         let producer = thread::spawn({
             let work = Arc::clone(&work);
             move || {
                 for _ in 0..ROUNDS {
-                    work.fetch_add(1, SeqCst);
-                    waker.wake();
+                    work.fetch_add(1, Relaxed);
+                    hand_out(&waker);
                 }
                 waker
             }
@@ -123,9 +147,11 @@ mod tests {
         let mut done = 0;
         while done < ROUNDS {
             sleeper.begin_round();
-            done = work.load(SeqCst);
+            if wants {
+                sleeper.want();
+            }
+            done = work.load(Relaxed);
             if done < ROUNDS && sleeper.may_sleep() {
-                // Would hang here for ever if a wake-up were lost.
                 poll(&mut [PollFd::new(sleeper.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)
                     .unwrap();
                 sleeper.drain().unwrap();
@@ -133,6 +159,24 @@ mod tests {
             sleeper.awake();
         }
         drop(producer.join().unwrap());
+    }
+
+    #[test]
+    fn no_wake_up_is_lost() {
+        work(Waker::wake, false);
+        work(Waker::wake_if_wanted, true);
+    }
+
+    #[test]
+    fn nobody_is_woken_for_what_is_not_wanted() {
+        let (waker, sleeper) = pair().unwrap();
+        sleeper.want();
+        sleeper.begin_round();
+        waker.wake_if_wanted();
+        assert!(sleeper.may_sleep());
+        sleeper.want();
+        waker.wake_if_wanted();
+        assert!(!sleeper.may_sleep());
     }
 
     #[test]

@@ -37,7 +37,7 @@ pub(crate) struct Line {
 pub(super) enum Next {
     /// A batch that may be started.
     Batch(Planned, Permit),
-    /// Nothing now. The waker is called when that changes.
+    /// Nothing now. The reader is woken when that changes, if it wants to be.
     Waits,
     /// Nothing, ever again.
     Ended,
