@@ -32,7 +32,7 @@ const BLOCKS_MAX: usize = 64;
 
 /// How long the first that waits is left waiting for more. A question costs as much as some dozens of
 /// blocks in it.
-const LINGER: Duration = Duration::from_millis(5);
+const LINGER: Duration = Duration::from_millis(10);
 
 const _: () = assert!(BLOCKS_MAX <= wire::message::LEAF_BLOCKS_MAX as usize);
 
