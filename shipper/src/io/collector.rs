@@ -4,7 +4,12 @@
 //! of nothing but zeroes, counts, and closes the epoch with its end frame. The end frame is made
 //! only after every batch of the plan has come through here.
 
-use std::{convert::Infallible, sync::Arc, time::Instant};
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant},
+};
 
 use blocks::PointRecord;
 use bytes::Bytes;
@@ -23,6 +28,9 @@ use crate::{
 /// Batches that may wait for their turn without a permit, since there is nothing in them: some
 /// gigabytes of a disk, and some hundred kilobytes of memory.
 const EMPTY_MAX: usize = 4096;
+
+/// How long the next batch may lie after one that holds nothing.
+const NAP: Duration = Duration::from_millis(1);
 
 /// What a collector is made from.
 pub(crate) struct CollectorParts {
@@ -79,7 +87,14 @@ impl Collector {
     fn collect(&mut self) -> Result<(), Halt> {
         while self.batches != Some(self.order.next_number()) {
             match self.parts.events.recv() {
-                Ok(Event::Sealed(sealed)) => self.take_in(sealed),
+                Ok(Event::Sealed(sealed)) => {
+                    let is_empty = matches!(sealed.contents, Contents::Unchanged);
+                    self.take_in(sealed);
+                    if is_empty && self.parts.events.is_empty() {
+                        // Nobody waits for it: rather than to be woken for each.
+                        thread::sleep(NAP);
+                    }
+                }
                 Ok(Event::PlanEnds { batches }) => self.batches = Some(batches),
                 Ok(Event::Failed(error)) => return Err(Halt::Failed(error)),
                 // All who could tell are gone, and not all was told.
