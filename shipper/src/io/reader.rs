@@ -36,12 +36,14 @@ mod disks;
 mod governor;
 mod line;
 mod loading;
+mod patience;
 
 use disks::Disks;
 pub(crate) use governor::Governor;
 use line::Next;
 pub(crate) use line::{Line, Source};
 use loading::{Loading, Loadings, ReadKey, Step};
+use patience::Patience;
 
 /// What the reader is asked to do. When nobody is left who could ask, it ends.
 pub(crate) enum Command {
@@ -83,6 +85,7 @@ pub(crate) struct Reader {
     ahead: ReadAhead,
     throttle: Throttle,
     governor: Governor,
+    patience: Patience,
     stopping: bool,
 }
 
@@ -118,6 +121,7 @@ impl Reader {
             ahead,
             throttle,
             governor,
+            patience: Patience::new(),
             stopping: false,
         }
     }
@@ -137,8 +141,11 @@ impl Reader {
             self.start_batches();
             let pause = self.issue_reads();
             self.govern();
-            self.ring.wait(self.sleep_limit(pause))?;
+            let wish = self.patience.wish(self.in_ring);
+            let limit = [self.sleep_limit(pause), wish.limit].into_iter().flatten().min();
+            self.ring.wait(wish.reads, limit)?;
             self.ring.completions(&mut completions);
+            self.patience.handle_wait(wish, completions.len());
             for completion in completions.drain(..) {
                 self.handle_completion(completion);
             }

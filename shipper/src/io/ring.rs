@@ -111,9 +111,10 @@ impl Ring {
         pushed.expect("no more reads than the ring has entries");
     }
 
-    /// Submits what is queued, then sleeps until a read completes, somebody wakes the reader, or
-    /// the time is up. Returns at once if somebody did since [`begin_round`](Self::begin_round).
-    pub(crate) fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+    /// Submits what is queued, then sleeps until so many reads have completed, or the time is up.
+    /// Returns at once if somebody has woken the reader since [`begin_round`](Self::begin_round).
+    /// Being woken later counts as one read.
+    pub(crate) fn wait(&mut self, reads: usize, timeout: Option<Duration>) -> io::Result<()> {
         self.watch();
         let may_sleep = self.sleeper.may_sleep();
         let time = Timespec::from(timeout.unwrap_or(Duration::ZERO));
@@ -121,7 +122,8 @@ impl Ring {
             Some(_) => SubmitArgs::new().timespec(&time),
             None => SubmitArgs::new(),
         };
-        let waited = self.uring.submitter().submit_with_args(usize::from(may_sleep), &args);
+        let wanted = if may_sleep { reads } else { 0 };
+        let waited = self.uring.submitter().submit_with_args(wanted, &args);
         self.sleeper.awake();
         match waited.map_err(|error| (error.raw_os_error(), error)) {
             Ok(_) => Ok(()),
