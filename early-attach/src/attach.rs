@@ -94,12 +94,6 @@ struct Found {
     device: Device,
 }
 
-impl Found {
-    fn class(&self) -> DiskClass {
-        self.device.class
-    }
-}
-
 /// Attaches what the plan names, with pins in `directory`. Loads nothing if no log was closed.
 ///
 /// # Errors
@@ -113,8 +107,8 @@ pub fn attach(plan: &Plan, directory: &Path) -> Result<Vec<Outcome>, AttachError
             found.into_iter().map(|(disk, found)| (disk, found.map(|_| String::new()))),
         ));
     }
-    let classes: Vec<DiskClass> =
-        found.iter().flat_map(|(_, found)| found).map(Found::class).collect();
+    let found_disks = found.iter().flat_map(|(_, found)| found);
+    let classes: Vec<DiskClass> = found_disks.map(|found| found.device.class).collect();
     let mut loaded = Loaded::load(directory, &classes)?;
     // All are attached and looked at before a record is taken: that is a write, to one of them.
     let mut attached = Vec::new();

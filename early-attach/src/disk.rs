@@ -20,7 +20,7 @@ use crate::load::{LoadError, Loaded, create_array, pin};
 #[derive(Debug, thiserror::Error)]
 pub enum AddError {
     /// It takes bios, whose programs need to see starts too.
-    #[error("no disk that takes bios is attached early")]
+    #[error("no bio-based disk is attached early")]
     Class,
     /// No slot is free, or no room for its number, or its bitmap would be too large.
     #[error("there is no room for it in the programs' tables")]

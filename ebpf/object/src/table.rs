@@ -62,14 +62,22 @@ impl DiskTable {
         self.record(slot, HABITS).store(u64::from(device::habits(spec.number)), SeqCst);
     }
 
-    /// Makes the programs find `number` in `slot`.
+    /// Makes the programs find `number` in `slot`. If they found it in another, where it was the number
+    /// of a path that is gone, they never find it in none meanwhile.
     pub fn publish(&self, number: DeviceNumber, slot: Slot) -> Result<(), Crowded> {
-        let take = |free: &AtomicU64| free.compare_exchange(0, entry(number, slot), SeqCst, SeqCst);
-        self.bucket(number).iter().find_map(|found| take(found).ok()).map(drop).ok_or(Crowded)
+        let bucket = self.bucket(number);
+        let put = |place: &AtomicU64, old| {
+            place.compare_exchange(old, entry(number, slot), SeqCst, SeqCst).is_ok()
+        };
+        let replaced = bucket.iter().any(|place| {
+            let old = place.load(SeqCst);
+            low_half(old) == number.devt() && put(place, old)
+        });
+        if replaced || bucket.iter().any(|place| put(place, 0)) { Ok(()) } else { Err(Crowded) }
     }
 
     /// Makes the programs find `paths` in the slot of their head, beside it, and no path that is none
-    /// any more. A path's number may have led elsewhere, when it was another's.
+    /// any more.
     ///
     /// `paths` is asked after those in the table are known: the programs add one before its first
     /// request, so one that is there and is not told of has gone.
@@ -83,11 +91,7 @@ impl DiskTable {
         let paths = paths()?;
         let gone = known.iter().filter(|&number| *number != head && !paths.contains(number));
         gone.for_each(|number| self.withdraw(*number, slot));
-        let new = paths.iter().filter(|&number| !self.is_published(*number, slot));
-        Ok(new.copied().try_for_each(|number| {
-            self.withdraw_number(number);
-            self.publish(number, slot)
-        }))
+        Ok(paths.into_iter().try_for_each(|number| self.publish(number, slot)))
     }
 
     /// Makes the programs no longer find it. Programs that are running may still.
@@ -107,15 +111,6 @@ impl DiskTable {
     /// Withdraws every entry of `slot`, whatever its device number.
     pub fn withdraw_slot(&self, slot: Slot) {
         self.numbers_of(slot).for_each(|number| self.withdraw(number, slot));
-    }
-
-    /// Withdraws every entry of `number`, whatever its slot.
-    fn withdraw_number(&self, number: DeviceNumber) {
-        for found in self.bucket(number) {
-            if low_half(found.load(SeqCst)) == number.devt() {
-                found.store(0, SeqCst);
-            }
-        }
     }
 
     /// The numbers that the programs find in `slot`.

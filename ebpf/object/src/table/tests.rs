@@ -67,7 +67,7 @@ fn a_head_is_found_by_the_paths_that_it_has() {
     table.publish(head, slot).unwrap();
     table.follow_paths(head, slot, || Ok(vec![old])).unwrap().unwrap();
     assert!(table.is_published(head, slot) && table.is_published(old, slot));
-    // The new path's number was one of another head's, which is gone.
+    // The new path's number was one of another head, which has lost it.
     table.publish(new, Slot(4)).unwrap();
     table.follow_paths(head, slot, || Ok(vec![new])).unwrap().unwrap();
     assert!(table.is_published(head, slot) && table.is_published(new, slot));
