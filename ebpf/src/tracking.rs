@@ -278,13 +278,10 @@ impl Tracking {
     /// this tells them of paths that have had none, and that a path is gone.
     pub fn follow_paths(&self) {
         for disk in self.disks() {
-            match self.follow_paths_of(disk.slot(), disk.spec()) {
-                Err(AddDiskError::Crowded) => {
-                    let unknown = TaintSet::default().with(Taint::UnknownPath);
-                    self.shared.table.add_taints(disk.slot(), unknown);
-                }
-                // A disk that is gone has no paths, and is found out elsewhere.
-                Ok(()) | Err(_) => {}
+            // A disk that is gone has no paths, and is found out elsewhere.
+            if let Err(AddDiskError::Crowded) = self.follow_paths_of(disk.slot(), disk.spec()) {
+                let unknown = TaintSet::default().with(Taint::UnknownPath);
+                self.shared.table.add_taints(disk.slot(), unknown);
             }
         }
     }
