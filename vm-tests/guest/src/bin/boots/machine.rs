@@ -9,6 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use blocks::ByteLen;
+use clap::ValueEnum;
 use vm_tests::{
     Rig, pinnace_binary,
     vm::{
@@ -16,7 +17,7 @@ use vm_tests::{
     },
 };
 
-const MODULES: [&str; 3] = ["virtio_pci", "virtio_blk", "ext4"];
+const MODULES: [&str; 4] = ["virtio_pci", "virtio_blk", "nvme", "ext4"];
 
 /// Those that file systems ask for by what they do.
 const ON_REQUEST: [&str; 2] = ["crc32c_generic", "crc32c_intel"];
@@ -43,7 +44,9 @@ for word in $(busybox cat /proc/cmdline); do
     early=*) early=${word#early=} ;;
     esac
 done
-while [ ! -b $root ]; do busybox sleep 0.1; done
+# A pattern, which the shell replaces by what there is.
+until [ -b $(echo $root) ]; do busybox sleep 0.1; done
+root=$(echo $root)
 [ "$early" = on ] && /scripts/local-premount/pinnace
 # As usual: for reading first, although that replays the journal, and then by the root's own hand.
 busybox mount -t ext4 -o ro $root /root || busybox poweroff -f
@@ -85,6 +88,40 @@ pub(crate) enum Early {
     Off,
 }
 
+/// What the root disk is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RootDisk {
+    /// A virtio disk.
+    Virtio,
+    /// The head of an NVMe multipath device, of two paths.
+    Multipath,
+}
+
+impl RootDisk {
+    /// A kernel that has the disk tracked: before the second, heads keep no statistics.
+    fn series(self) -> Series {
+        match self {
+            Self::Virtio => Series::Bookworm,
+            Self::Multipath => Series::Trixie,
+        }
+    }
+
+    fn attachment(self) -> Attachment {
+        match self {
+            Self::Virtio => Attachment::VirtioBlk,
+            Self::Multipath => Attachment::NvmeShared,
+        }
+    }
+
+    /// Its name before it is protected. A head is numbered like the controller that was ready first.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Virtio => "vda",
+            Self::Multipath => "nvme?n1",
+        }
+    }
+}
+
 /// In which order the machine has its disks, and so how the kernel names them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Names {
@@ -99,26 +136,25 @@ pub(crate) struct Machine {
     accelerator: Accelerator,
     programs: Programs,
     spec: MachineSpec,
+    root_disk: RootDisk,
     root: VmDisk,
     store: VmDisk,
 }
 
 impl Machine {
     /// Makes it, with a root disk that has everything and a disk for a target's store.
-    pub(crate) fn make(rig: &Rig) -> Result<Self> {
+    pub(crate) fn make(rig: &Rig, root_disk: RootDisk) -> Result<Self> {
         let vm = Vm::open(rig)?;
-        let kernel = vm.kernel(Series::Bookworm)?;
+        let kernel = vm.kernel(root_disk.series())?;
         let programs = Programs::find(rig)?;
-        let disk = |file, serial: &str| VmDisk {
-            file,
-            attachment: Attachment::VirtioBlk,
-            serial: serial.to_owned(),
-        };
-        let root = disk(root_disk(rig, &vm, &programs)?, "root");
-        let store = disk(store_disk(rig)?, "store");
+        let disk =
+            |file, attachment, serial: &str| VmDisk { file, attachment, serial: serial.to_owned() };
+        let file = make_root(rig, &vm, &programs)?;
+        let root = disk(file, root_disk.attachment(), "root");
+        let store = disk(store_disk(rig)?, Attachment::VirtioBlk, "store");
         let spec = vm.machine(&kernel, &first_file_system(&vm, &kernel, &programs, None)?)?;
         let accelerator = vm.accelerator(&kernel)?;
-        Ok(Self { vm, kernel, accelerator, programs, spec, root, store })
+        Ok(Self { vm, kernel, accelerator, programs, spec, root_disk, root, store })
     }
 
     /// Makes the first file system anew, with the plan that an agent has written.
@@ -131,9 +167,11 @@ impl Machine {
     /// Boots it, to where commands are taken in its root.
     pub(crate) fn boot(&self, early: Early, names: Names) -> Result<Guest> {
         let (root, store) = (self.root.clone(), self.store.clone());
-        let (disks, [root, store]) = match names {
-            Names::Usual => (vec![root, store], ["vda1", "vdb"]),
-            Names::Exchanged => (vec![store, root], ["vdb1", "vda"]),
+        let (disks, [root, store]) = match (self.root_disk, names) {
+            (RootDisk::Virtio, Names::Usual) => (vec![root, store], ["vda1", "vdb"]),
+            (RootDisk::Virtio, Names::Exchanged) => (vec![store, root], ["vdb1", "vda"]),
+            // Its driver alone decides on its name.
+            (RootDisk::Multipath, _) => (vec![root, store], ["nvme?n1p1", "vda"]),
         };
         let early = if early == Early::On { "on" } else { "off" };
         let command_line = format!("root=/dev/{root} store=/dev/{store} early={early}");
@@ -190,7 +228,7 @@ fn first_file_system(
 }
 
 /// A disk with a table of one partition, and on that a file system with the programs.
-fn root_disk(rig: &Rig, vm: &Vm, programs: &Programs) -> Result<PathBuf> {
+fn make_root(rig: &Rig, vm: &Vm, programs: &Programs) -> Result<PathBuf> {
     let mut tree = Initramfs::new(vm.userland())?;
     tree.program("bin/pinnace", &programs.pinnace)?;
     tree.program("bin/guest", &programs.guest)?;

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Parser;
 use vm_tests::Rig;
 
-use machine::{Early, Machine, Names};
+use machine::{Early, Machine, Names, RootDisk};
 use site::{Found, Site};
 
 /// Boots a machine with a protected root disk in every way, and judges what comes of it.
@@ -23,6 +23,9 @@ struct Cli {
     /// How often each kind of boot is made.
     #[arg(long, default_value_t = 5)]
     rounds: u32,
+    /// What the root disk is.
+    #[arg(long, value_enum, default_value_t = RootDisk::Virtio)]
+    root: RootDisk,
 }
 
 /// How the machine stopped before a boot, and how it boots.
@@ -80,8 +83,8 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> Result<()> {
     let Some(rig) = Rig::start()? else { return Ok(()) };
     let began = Instant::now();
-    let mut machine = Machine::make(&rig).context("making the machine")?;
-    let mut site = Site::begin(machine.boot(Early::Off, Names::Usual)?)?;
+    let mut machine = Machine::make(&rig, cli.root).context("making the machine")?;
+    let mut site = Site::begin(machine.boot(Early::Off, Names::Usual)?, cli.root.name())?;
     machine.update_initramfs(&site.plan()?)?;
     eprintln!("protected, and its replica is identical ({} s)", began.elapsed().as_secs());
     let (mut deltas, mut comparisons) = (0, 0);

@@ -33,7 +33,7 @@ pub(crate) struct Site {
 
 impl Site {
     /// Makes the store, enrols the agent, and protects the root disk.
-    pub(crate) fn begin(mut guest: Guest) -> Result<Self> {
+    pub(crate) fn begin(mut guest: Guest, root: &str) -> Result<Self> {
         shell(&mut guest, "pinnace target init")?;
         start_target(&mut guest)?;
         let token = "pinnace agent enroll 127.0.0.1:7414 --token $(pinnace token create)";
@@ -41,7 +41,7 @@ impl Site {
         start_agent(&mut guest)?;
         let mut site = Self { guest };
         wait_until("the agent", SOON, || Ok(site.status().ok()))?;
-        site.run("pinnace protect /dev/vda")?;
+        site.run(&format!("pinnace protect /dev/{root}"))?;
         site.prove_identical()?;
         Ok(site)
     }
