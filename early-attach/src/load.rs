@@ -148,10 +148,7 @@ fn load(pins: &Pins, classes: &[DiskClass]) -> Result<(), LoadError> {
         hook.programs()
             .try_for_each(|name| load_program(&mut object, hook, &name, pins, &types))?;
     }
-    let besides = classes.iter().flat_map(|class| Hook::needed_besides(*class));
-    let wanted =
-        |hook: &Hook| Hook::ALWAYS.contains(hook) || besides.clone().any(|one| one == hook);
-    for hook in Hook::ALL.into_iter().filter(wanted) {
+    for hook in Hook::needed_by(classes.iter().copied()) {
         hook.programs().try_for_each(|name| attach(&mut object, &name, pins))?;
     }
     pin_version(pins)

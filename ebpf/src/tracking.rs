@@ -365,11 +365,7 @@ impl Tracking {
 
     /// The hooks without which some disk is not tracked, in the order of attachment.
     fn needed_hooks(&self) -> Vec<Hook> {
-        let is_needed = |hook: &Hook| {
-            let besides = |disk: &TrackedDisk| Hook::needed_besides(disk.spec().class);
-            Hook::ALWAYS.contains(hook) || self.disks().any(|disk| besides(disk).contains(hook))
-        };
-        Hook::ALL.into_iter().filter(is_needed).collect()
+        Hook::needed_by(self.disks().map(|disk| disk.spec().class))
     }
 
     fn open_disk(&self, slot: Slot) -> Result<Option<TrackedDisk>, OpenDiskError> {

@@ -56,6 +56,13 @@ impl Hook {
         }
     }
 
+    /// Those that disks of these classes need, in the order of attachment.
+    pub fn needed_by(classes: impl IntoIterator<Item = DiskClass>) -> Vec<Self> {
+        let mut needed = Self::ALWAYS.to_vec();
+        classes.into_iter().for_each(|class| needed.extend(Self::needed_besides(class)));
+        Self::ALL.into_iter().filter(|hook| needed.contains(hook)).collect()
+    }
+
     /// The programs that note conflicts: one at each hook where writes are issued. A copy that is
     /// skipped at completion would lose a mark, so there are three; one that is skipped here makes
     /// an attempt at a cut void, which its count of misses is enough for.

@@ -87,14 +87,7 @@ impl Collector {
     fn collect(&mut self) -> Result<(), Halt> {
         while self.batches != Some(self.order.next_number()) {
             match self.parts.events.recv() {
-                Ok(Event::Sealed(sealed)) => {
-                    let is_empty = matches!(sealed.contents, Contents::Unchanged);
-                    self.take_in(sealed);
-                    if is_empty && self.parts.events.is_empty() {
-                        // Nobody waits for it: rather than to be woken for each.
-                        thread::sleep(NAP);
-                    }
-                }
+                Ok(Event::Sealed(sealed)) => self.take_in(sealed),
                 Ok(Event::PlanEnds { batches }) => self.batches = Some(batches),
                 Ok(Event::Failed(error)) => return Err(Halt::Failed(error)),
                 // All who could tell are gone, and not all was told.
@@ -114,10 +107,15 @@ impl Collector {
     /// Takes a batch in, in whatever order they come. One that holds nothing lets others be read in
     /// its place at once, unless very many wait for their turn.
     fn take_in(&mut self, mut sealed: Sealed) {
-        if matches!(sealed.contents, Contents::Unchanged) && self.order.waiting() < EMPTY_MAX {
+        let is_empty = matches!(sealed.contents, Contents::Unchanged);
+        if is_empty && self.order.waiting() < EMPTY_MAX {
             sealed.permit = None;
         }
         self.order.insert(sealed.sequence, sealed);
+        if is_empty && self.parts.events.is_empty() {
+            // Nobody waits for it: rather than to be woken for each.
+            thread::sleep(NAP);
+        }
     }
 
     /// Passes on a batch whose turn it is. Its permit goes back when this returns.

@@ -1,8 +1,8 @@
 //! How much may be under way: permits.
 //!
 //! A batch holds a permit from the moment its reads are planned until its frame was taken by the
-//! receiver, or it turned out to need none. That bounds the frames that wait for their turn or for a slow receiver, which no
-//! longer hold a buffer of the pool.
+//! receiver, or it turned out to need none. That bounds the frames that wait for their turn or for a
+//! slow receiver, which no longer hold a buffer of the pool.
 //!
 //! Invariants: `held by a shipment <= max(1, frames_max / shipments)` when a permit is given;
 //! `held by all <= frames_max + shipments`. A shipment without a permit always gets one, so that a

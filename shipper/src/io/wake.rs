@@ -124,10 +124,7 @@ impl AsFd for Sleeper {
 mod tests {
     use super::*;
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-    use std::{
-        sync::atomic::{AtomicU64, Ordering::Relaxed},
-        thread,
-    };
+    use std::{sync::atomic::AtomicU64, thread};
 
     /// Does work that a thread hands out, asleep in between. Hangs if a wake-up is lost.
     fn work(hand_out: impl Fn(&Waker) + Send + 'static, wants: bool) {
@@ -138,7 +135,7 @@ mod tests {
             let work = Arc::clone(&work);
             move || {
                 for _ in 0..ROUNDS {
-                    work.fetch_add(1, Relaxed);
+                    work.fetch_add(1, SeqCst);
                     hand_out(&waker);
                 }
                 waker
@@ -150,7 +147,7 @@ mod tests {
             if wants {
                 sleeper.want();
             }
-            done = work.load(Relaxed);
+            done = work.load(SeqCst);
             if done < ROUNDS && sleeper.may_sleep() {
                 poll(&mut [PollFd::new(sleeper.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)
                     .unwrap();

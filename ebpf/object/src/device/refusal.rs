@@ -108,24 +108,25 @@ pub(super) fn check(device: &Device, attributes: &Attributes) -> Result<(), Untr
 
 /// What depends on how old the kernel is.
 fn check_release(device: &Device) -> Result<(), Untrackable> {
-    let has_pages_pass_by = ["zram", "ram", "pmem", "ndblk"];
-    let needed = if device.class == DiskClass::Multipath {
-        MULTIPATH_COUNTED
-    } else if has_pages_pass_by.iter().any(|driver| device.name.starts_with(driver)) {
-        PAGES_DONT_PASS_BY
-    } else {
-        return Ok(());
-    };
+    let name = || device.name.clone();
+    if device.class == DiskClass::Multipath
+        && let Some(release) = release_before(MULTIPATH_COUNTED)?
+    {
+        return Err(Untrackable::MultipathUncounted { name: name(), release });
+    }
+    if ["zram", "ram", "pmem", "ndblk"].iter().any(|driver| device.name.starts_with(driver))
+        && let Some(release) = release_before(PAGES_DONT_PASS_BY)?
+    {
+        return Err(Untrackable::PagesPassBy { name: name(), release });
+    }
+    Ok(())
+}
+
+/// The running kernel's release, if it is older than a version.
+fn release_before(version: (u32, u32)) -> Result<Option<String>, Untrackable> {
     let release = Release::running();
     let release = release.map_err(|source| Untrackable::read(Path::new("uname"), source))?;
-    if !release.is_before(needed) {
-        return Ok(());
-    }
-    let (name, release) = (device.name.clone(), release.to_string());
-    Err(match device.class {
-        DiskClass::Multipath => Untrackable::MultipathUncounted { name, release },
-        DiskClass::RequestBased | DiskClass::BioBased => Untrackable::PagesPassBy { name, release },
-    })
+    Ok(release.is_before(version).then(|| release.to_string()))
 }
 
 #[cfg(test)]
